@@ -1,0 +1,230 @@
+"""Two states compared by id: the ids of each side, the rows whose bits differ, the record, the arrays without rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.changes import Changes, ConsumedChanges, RowChanges
+from embstore.columns import TableRows, data_columns, digest_column
+from embstore.consumed import ITEM, USER
+from embstore.dense import array_path, same_bits
+from embstore.entity import Ids
+from embstore.ids import IdMap
+from embstore.storage.arrays import Rows
+from embstore.storage.records import Records, RecordState, apply, read_parts
+from embstore.storage.segments import Column, as_items
+from embstore.version import View
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How the ids of one entity in two states go together.
+
+    Parameters
+    ----------
+    n_shared
+        Rows below this are the same ids on both sides.
+    base_rows, target_rows
+        Rows of the ids that both sides have elsewhere than in one shared row.
+    appended_rows
+        Rows of ``target`` whose ids ``base`` lacks.
+    removed_rows
+        Rows of ``base`` whose ids ``target`` lacks.
+    """
+
+    n_shared: int
+    base_rows: Rows
+    target_rows: Rows
+    appended_rows: Rows
+    removed_rows: Rows
+    gone: Rows
+
+
+def match_ids(base: IdMap, target: IdMap, n_shared: int) -> Matching:
+    """Match the ids of two states whose first ``n_shared`` rows are the same ids."""
+    base_gone, target_gone = base.removed_rows(), target.removed_rows()
+    base_loose, target_loose = _loose(base, n_shared, base_gone, target_gone), _loose(target, n_shared, target_gone, base_gone)
+    at = target.rows(base.at(base_loose), missing=-1)
+    both = at >= 0
+    appended = np.setdiff1d(target_loose, at[both], assume_unique=True)
+    gone = np.union1d(base_gone[base_gone < n_shared], target_gone[target_gone < n_shared])
+    return Matching(n_shared, base_loose[both], at[both], appended, base_loose[~both], gone)
+
+
+def _loose(mine: IdMap, n_shared: int, gone: Rows, gone_there: Rows) -> Rows:
+    """Return my live rows that are not live in the same place on the other side."""
+    own = np.setdiff1d(np.arange(n_shared, len(mine)), gone, assume_unique=True)
+    lost_there = np.setdiff1d(gone_there[gone_there < n_shared], gone, assume_unique=True)
+    return np.concatenate([lost_there, own])
+
+
+@dataclass(frozen=True)
+class ChangedRows:
+    """Rows of one column whose bits differ, on either side."""
+
+    base_rows: Rows
+    target_rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.base_rows)
+
+
+def changed_rows(base: TableRows, target: TableRows, column: Column, matching: Matching, candidates: Rows | None) -> ChangedRows:
+    """Return the rows whose bits differ.
+
+    Parameters
+    ----------
+    candidates
+        Shared rows that may differ; None: any.
+    """
+    shared = np.arange(matching.n_shared) if candidates is None else candidates[candidates < matching.n_shared]
+    shared = shared[~np.isin(shared, matching.gone)]
+    base_rows = np.concatenate([shared, matching.base_rows])
+    target_rows = np.concatenate([shared, matching.target_rows])
+    compared = digest_column(column) or column
+    differ = _bits(base.gather(compared, base_rows)) != _bits(target.gather(compared, target_rows))
+    return ChangedRows(base_rows[differ], target_rows[differ])
+
+
+def _bits(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return one comparable item a row: equal only where all bits are (NaN equals itself, -0.0 is not 0.0)."""
+    if rows.ndim > 1:
+        return as_items(np.ascontiguousarray(rows))
+    return rows.view(f"u{rows.dtype.itemsize}")
+
+
+class Comparison:
+    """What turns ``base`` into ``target``.
+
+    Parameters
+    ----------
+    base, target
+        Two states.
+    n_shared
+        Rows of each entity that are the same ids on both sides.
+    candidates
+        Shared rows of each table that may differ; a table that is missing here: any.
+    """
+
+    def __init__(self, base: View, target: View, n_shared: Mapping[str, int], candidates: Mapping[str, Rows]) -> None:
+        self.base, self.target = base, target
+        self._candidates = candidates
+        entities = set(base.schema.entities or {}) & set(target.schema.entities or {})
+        self.matchings = {e: match_ids(base.ids(e), target.ids(e), n_shared.get(e, 0)) for e in sorted(entities)}
+        self.rows = {name: self._changed(name) for name in base.tables if name in target.tables}
+
+    def _changed(self, table: str) -> dict[str, ChangedRows]:
+        base, target = self.base.table_rows(table), self.target.table_rows(table)
+        there = {column.name for column in data_columns(base.spec)}
+        return {
+            column.name: changed_rows(base, target, column, self.matchings[target.spec.entity], self._candidates.get(table))
+            for column in data_columns(target.spec)
+            if column.name in there
+        }
+
+    def appended(self, entity: str) -> Ids:
+        """Return the ids that only ``target`` has, in its row order."""
+        return _ids_of(self.target, entity, self.matchings[entity].appended_rows if entity in self.matchings else None)
+
+    def removed(self, entity: str) -> Ids:
+        """Return the ids that only ``base`` has, in its row order."""
+        return _ids_of(self.base, entity, self.matchings[entity].removed_rows if entity in self.matchings else None)
+
+    def entities(self) -> list[str]:
+        """Return the entities of either side."""
+        return sorted({*(self.base.schema.entities or {}), *(self.target.schema.entities or {})})
+
+    def changes(self) -> Changes:
+        """Return the same as what a checkout of ``base`` would have to stage."""
+        entities = self.entities()
+        return Changes(
+            self.base.schema,
+            self.target.schema,
+            {entity: self.appended(entity) for entity in entities},
+            {entity: self.removed(entity) for entity in entities},
+            {name: dict(self._row_changes(name)) for name in self.target.tables},
+            consumed_changes(self.base, self.target),
+            dense_changes(self.base, self.target),
+        )
+
+    def _row_changes(self, table: str) -> Iterable[tuple[str, RowChanges]]:
+        rows = self.target.table_rows(table)
+        matching = self.matchings.get(rows.spec.entity)
+        for column in data_columns(rows.spec):
+            changed = self.rows.get(table, {}).get(column.name)
+            if matching is None or changed is None:
+                wanted = rows.idmap.live_rows()
+            else:
+                wanted = np.concatenate([changed.target_rows, matching.appended_rows])
+            yield column.name, RowChanges(rows.idmap.at(wanted), _reading(rows, column, wanted))
+
+
+def _reading(rows: TableRows, column: Column, wanted: Rows) -> Any:
+    return lambda: rows.gather(column, wanted)
+
+
+def _ids_of(view: View, entity: str, rows: Rows | None) -> Ids:
+    if entity not in (view.schema.entities or {}):
+        return np.empty(0, object)
+    idmap = view.ids(entity)
+    return idmap.ids() if rows is None else idmap.at(rows)
+
+
+def consumed_changes(base: View, target: View) -> ConsumedChanges:
+    """Return what the consumed record gained; where ``base``'s segments do not begin ``target``'s, all of it anew."""
+    if not {USER, ITEM} <= set(target.schema.entities or {}):
+        return ConsumedChanges()
+    before, after = RecordState.read(base.reader).segments, RecordState.read(target.reader).segments
+    n_before = len(base.consumed) if {USER, ITEM} <= set(base.schema.entities or {}) else 0
+    users, items = target.ids(USER), target.ids(ITEM)
+    if [s.name for s in after[: len(before)]] != [s.name for s in before]:
+        records = target.consumed.records()
+        return ConsumedChanges(
+            users.at(records.users), items.at(records.items), records.times, reset=True, n_before=n_before, n_after=len(records)
+        )
+    parts = read_parts(target.reader, after[len(before) :])
+    records = apply(Records.empty(), parts)
+    dropped_users, dropped_items = (
+        _dropped(base, USER, [part.dropped_users for part in parts]),
+        _dropped(base, ITEM, [part.dropped_items for part in parts]),
+    )
+    drops = len(dropped_users) or len(dropped_items)
+    return ConsumedChanges(
+        users.at(records.users),
+        items.at(records.items),
+        records.times,
+        dropped_users,
+        dropped_items,
+        n_before=n_before,
+        n_after=len(target.consumed) if drops else n_before + len(records),
+    )
+
+
+def _dropped(base: View, entity: str, parts: Sequence[Rows]) -> Ids:
+    if not any(map(len, parts)):
+        return np.empty(0, object)
+    rows, idmap = np.unique(np.concatenate(parts)), base.ids(entity)
+    return idmap.at(rows[rows < len(idmap)])
+
+
+def dense_changes(base: View, target: View) -> dict[str, NDArray[Any] | None]:
+    """Return the arrays whose bits differ as ``target`` has them; None for those it lacks."""
+    changed: dict[str, NDArray[Any] | None] = {name: None for name in base.dense if name not in target.dense}
+    for name in target.dense:
+        if name in base.dense and _same_array(base, target, name):
+            continue
+        array = target.dense[name]
+        if name not in base.dense or not same_bits(base.dense[name], array):
+            changed[name] = array
+    return changed
+
+
+def _same_array(base: View, target: View, name: str) -> bool:
+    """Return whether both have the very array that one commit wrote."""
+    metas = [view.reader.meta(array_path(name)) for view in (base, target)]
+    return all(metas) and len({meta.attributes.get("written") for meta in metas if meta}) == 1

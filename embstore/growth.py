@@ -1,0 +1,84 @@
+"""Rows for new ids, in every table of their entity at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.columns import TableRows, checked_values, column_of, data_columns
+from embstore.entity import Ids
+from embstore.errors import InvalidInputError, UnknownNameError
+from embstore.ids import IdMap
+from embstore.initial import initial_vectors
+from embstore.storage.arrays import Rows
+
+
+def append_ids(idmap: IdMap, tables: Sequence[TableRows], ids: object, init: Mapping[str, object]) -> Rows:
+    """Stage a row for every id that is new, in all ``tables``; return the rows of all ``ids``.
+
+    Raises
+    ------
+    IdTypeError
+        For ids of another type than the entity's.
+    InvalidInputError
+        For what can be no id, or ``init`` of another shape or dtype.
+    UnknownNameError
+        If ``init`` names another table.
+    """
+    wanted = idmap.checked(ids)
+    rows = idmap.rows(wanted, missing=-1)
+    unknown = np.flatnonzero(rows < 0)
+    place = {id_: i for i, id_ in enumerate(dict.fromkeys(wanted[unknown].tolist()))}
+    starts = _checked_init(idmap, tables, init, wanted, list(place))
+    if len(unknown) == 0:
+        return rows
+    new: Ids = np.empty(len(place), wanted.dtype)
+    new[:] = list(place)
+    for table in tables:
+        values = starts.get(table.spec.name)
+        start = initial_vectors(table.spec, new) if values is None else values
+        table.staging(column_of(table.spec)).append(start)
+    rows[unknown] = len(idmap) + np.fromiter((place[i] for i in wanted[unknown].tolist()), np.int64, len(unknown))
+    idmap.staged.append(new)
+    return rows
+
+
+def _checked_init(
+    idmap: IdMap, tables: Sequence[TableRows], init: Mapping[str, object], given: Ids, new: list[Any]
+) -> dict[str, NDArray[Any]]:
+    """Return where new rows start, by table: ``init`` has a row for each given id, or for each new one."""
+    specs = {table.spec.name: table.spec for table in tables}
+    starts = {}
+    for name, values in init.items():
+        if name not in specs:
+            msg = f"init of table {name!r}: {idmap.entity!r} has the tables {', '.join(specs) or 'none'}"
+            raise UnknownNameError(msg)
+        array = np.asarray(values)
+        if array.ndim == 0:
+            msg = f"init of table {name!r}: {values!r}; give an array with one row for each id"
+            raise InvalidInputError(msg)
+        for_given = len(array) == len(given)
+        checked = checked_values(array, column_of(specs[name]), len(given) if for_given else len(new), name)
+        if for_given and len(given) != len(new):
+            first = {id_: i for i, id_ in reversed(list(enumerate(given.tolist())))}
+            checked = checked[[first[id_] for id_ in new]]
+        starts[name] = checked
+    return starts
+
+
+def zero_rows(table: TableRows, rows: Rows) -> None:
+    """Stage zeros for rows whose ids are removed; a slot that was never written holds nothing of them."""
+    for column in data_columns(table.spec):
+        if table.holds(column):
+            table.staging(column).scatter(rows, np.zeros((len(rows), *column.row_shape), column.dtype))
+
+
+def fill_table(table: TableRows) -> None:
+    """Stage initial vectors of a new table for the ids that its entity has."""
+    live, gone = table.idmap.live_rows(), table.idmap.removed_rows()
+    staged = table.staging(column_of(table.spec))
+    staged.scatter(live, initial_vectors(table.spec, table.idmap.at(live)))
+    staged.scatter(gone, np.zeros((len(gone), *staged.column.row_shape), staged.column.dtype))

@@ -1,0 +1,116 @@
+"""Rewriting a state without changing it: in place (compact) or elsewhere (export)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from embstore.columns import all_columns, table_path
+from embstore.dense import array_path, stored_names, write_dense
+from embstore.entity import EntityState
+from embstore.founding import root_attributes
+from embstore.lineage import version_record
+from embstore.schema import Schema, TableSpec
+from embstore.storage import repo as repos
+from embstore.storage.arrays import Reader
+from embstore.storage.folding import TableWriter
+from embstore.storage.index import merge_runs
+from embstore.storage.location import Location
+from embstore.storage.records import PATH as CONSUMED_PATH
+from embstore.storage.records import Part, RecordState, add_part, merge, read_records
+from embstore.storage.repo import TRUNK, Repo
+from embstore.storage.segments import StoredTable, TableState
+from embstore.storage.writer import Writer
+from embstore.version import Version
+
+
+def needs_compaction(version: Version) -> bool:
+    """Return whether there are segments or index runs to be merged."""
+    reader = version.reader
+    tables = any(StoredTable(reader, table_path(name)).state.segments for name in version.tables)
+    runs = any(len(EntityState.from_json(reader.attributes(f"entities/{e}")).runs) > 1 for e in version.schema.entities or {})
+    return tables or runs or len(RecordState.read(reader).segments) > 1
+
+
+def compact(repo: Repo, branch: str, tip: Version) -> str:
+    """Commit the state of ``tip`` with every table, index and record folded; return the new version's id.
+
+    Raises
+    ------
+    ConflictError
+        If the branch has moved.
+    """
+
+    def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+        _fold(tip, writer)
+        lineage = {"compacted": True, "counts": {}, "bytes": writer.written_bytes}
+        return "compact", version_record([tip.id], tip.metadata, lineage)
+
+    return repo.commit(branch, tip.id, write)
+
+
+def _fold(version: Version, writer: Writer) -> None:
+    for name, spec in version.tables.items():
+        path = table_path(name)
+        target = TableWriter(writer, path, all_columns(spec), len(version.ids(spec.entity)))
+        target.fold({})
+        if writer.meta(f"{path}/changed") is not None:
+            writer.delete(f"{path}/changed")
+        writer.set_group(path, {"table": name, "columns": target.state.to_json()})
+    for entity in version.schema.entities or {}:
+        path = f"entities/{entity}"
+        state = EntityState.from_json(writer.attributes(path))
+        state.runs, state.next_run = merge_runs(writer, f"{path}/index", state.runs, number=state.next_run)
+        writer.set_group(path, state.to_json())
+    records = RecordState.read(writer)
+    if len(records.segments) > 1:
+        merge(writer, records, len(records.segments))
+        writer.set_group(CONSUMED_PATH, records.to_json())
+
+
+def export(version: Version, location: Location, *, slots: bool) -> Repo:
+    """Make a store with the state of ``version``, folded; the same rows, tombstones too.
+
+    Raises
+    ------
+    StoreExistsError
+        If anything is there.
+    """
+    root = root_attributes("full")
+
+    def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+        _export_state(version, writer, root, slots=slots)
+        lineage = {**version.lineage, "exported_from": version.id, "counts": {}, "bytes": writer.written_bytes}
+        return version.message, version_record([], version.metadata, lineage)
+
+    repo = repos.create(location)
+    repo.commit(TRUNK, repo.branches()[TRUNK], write)
+    return repo
+
+
+def _export_state(version: Version, writer: Writer, root: Mapping[str, Any], *, slots: bool) -> None:
+    schema = version.schema if slots else without_slots(version.schema)
+    writer.set_group("", {**root, "schema": schema.to_json()})
+    reader = version.reader
+    for entity in schema.entities or {}:
+        writer.set_group(f"entities/{entity}", reader.attributes(f"entities/{entity}") or EntityState().to_json())
+        writer.copy(reader, f"entities/{entity}")
+    for spec in schema.tables:
+        _export_table(reader, writer, spec, len(version.ids(spec.entity)))
+    add_part(writer, Part(read_records(reader)))
+    write_dense(writer, {name: reader.read([array_path(name)])[0] for name in stored_names(reader)})
+
+
+def _export_table(reader: Reader, writer: Writer, spec: TableSpec, n_rows: int) -> None:
+    path = table_path(spec.name)
+    stored = StoredTable(reader, path)
+    for column in all_columns(spec):
+        if stored.base(column.name) is not None or stored.segments(column.name):
+            writer.write(f"{path}/base/{column.name}", stored.read(column, n_rows))
+    writer.set_group(path, {"table": spec.name, "columns": TableState().to_json()})
+
+
+def without_slots(schema: Schema) -> Schema:
+    """Return the schema without any optimizer state."""
+    return replace(schema, tables=tuple(replace(spec, slots=()) for spec in schema.tables))

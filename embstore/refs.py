@@ -1,0 +1,135 @@
+"""Which version a ref means: a branch, a tag, an id or its prefix, then ``~n`` or ``@date``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from embstore.errors import AmbiguousRefError, InvalidInputError, NameExistsError, NameSpentError, StorageError, UnknownRefError
+from embstore.storage.repo import Repo, Snapshot
+
+_REF = re.compile(r"(?P<start>[^~@\s]+?)(?:~(?P<back>\d*)|@(?P<date>.+))?")
+_SHORTEST_PREFIX = 4
+
+
+def resolve(repo: Repo, ref: object) -> Snapshot:
+    """Return the state that ``ref`` means.
+
+    Raises
+    ------
+    UnknownRefError
+        If there is none.
+    AmbiguousRefError
+        If several versions begin with that prefix.
+    InvalidInputError
+        For a date that cannot be read.
+    """
+    match = _REF.fullmatch(ref) if isinstance(ref, str) else None
+    if match is None:
+        msg = f"ref {ref!r}: give a branch, a tag or a version id (4 characters or more), then ~n or @2026-11-01"
+        raise UnknownRefError(msg)
+    start = find(repo, match["start"])
+    if match["back"] is not None:
+        return _back(repo, start, int(match["back"] or 1), str(ref))
+    if match["date"] is not None:
+        return _at_date(repo, start, match["date"], str(ref))
+    return repo.snapshot(start)
+
+
+def find(repo: Repo, name: str) -> str:
+    """Return the id of the version that a branch, tag, id or prefix means.
+
+    Raises
+    ------
+    UnknownRefError
+        If there is none.
+    AmbiguousRefError
+        If several versions begin with that prefix.
+    """
+    for refs in (repo.branches(), repo.tags()):
+        if name in refs:
+            return refs[name]
+    found = _by_prefix(repo, name) if len(name) >= _SHORTEST_PREFIX else set()
+    if len(found) > 1:
+        msg = f"ref {name!r}: {len(found)} versions begin so ({', '.join(sorted(found)[:3])} …); give more characters"
+        raise AmbiguousRefError(msg)
+    if not found:
+        known = ", ".join([*repo.branches(), *repo.tags()][:8])
+        msg = f"ref {name!r}: no branch, tag or version is called so; there are {known}, and the ids that log shows"
+        raise UnknownRefError(msg)
+    return found.pop()
+
+
+def _by_prefix(repo: Repo, prefix: str) -> set[str]:
+    found: set[str] = set()
+    seen: set[str] = set()
+    for tip in {*repo.branches().values(), *repo.tags().values()}:
+        for snapshot in repo.ancestry(tip):
+            if snapshot.id in seen:
+                break
+            seen.add(snapshot.id)
+            if snapshot.id.upper().startswith(prefix.upper()):
+                found.add(snapshot.id)
+    return found
+
+
+def _back(repo: Repo, start: str, steps: int, ref: str) -> Snapshot:
+    n = -1
+    for n, snapshot in enumerate(repo.ancestry(start)):
+        if n == steps:
+            return snapshot
+    msg = f"ref {ref!r}: there are only {n} versions before it"
+    raise UnknownRefError(msg)
+
+
+def _at_date(repo: Repo, start: str, text: str, ref: str) -> Snapshot:
+    until = _end_of(text)
+    for snapshot in repo.ancestry(start):
+        if snapshot.time < until:
+            return snapshot
+    msg = f"ref {ref!r}: no version is that old; log shows their times"
+    raise UnknownRefError(msg)
+
+
+def _end_of(text: str) -> datetime:
+    """Return the first moment after the date or time (a day is taken whole; without a zone it is UTC)."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"date {text!r}: give it as 2026-11-01 or 2026-11-01T12:30:00"
+        raise InvalidInputError(msg) from error
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    whole_day = len(text) <= len("2026-11-01")
+    return moment + (timedelta(days=1) if whole_day else timedelta(microseconds=1))
+
+
+def check_free(name: str, kind: str, taken: Mapping[str, str]) -> None:
+    """Raise NameExistsError if a branch or tag of that name exists."""
+    if name in taken:
+        msg = f"{kind} {name!r}: exists and is at {taken[name]}; take another name, or delete it first"
+        raise NameExistsError(msg)
+
+
+def check_known(name: str, kind: str, known: Mapping[str, str]) -> None:
+    """Raise UnknownRefError if there is no branch or tag of that name."""
+    if name not in known:
+        msg = f"{kind} {name!r}: there is {', '.join(known) or 'none'}"
+        raise UnknownRefError(msg)
+
+
+def make_tag(repo: Repo, name: str, version_id: str) -> None:
+    """Make a tag.
+
+    Raises
+    ------
+    NameSpentError
+        If the name belonged to a tag that was deleted: the engine keeps a tombstone.
+    """
+    try:
+        repo.create_tag(name, version_id)
+    except StorageError as error:
+        if "already exists" not in str(error):
+            raise
+        msg = f"tag {name!r}: the name belonged to a deleted tag and stays spent; take another, or a branch if it is to move"
+        raise NameSpentError(msg) from error

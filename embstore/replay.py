@@ -1,0 +1,59 @@
+"""Staging in a checkout, by id, what ``Changes`` say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from embstore.changes import Changes, ConsumedChanges, RowChanges
+from embstore.checkout import Checkout
+from embstore.columns import TableRows, data_columns
+from embstore.consumed import ITEM, USER
+from embstore.entity import Ids
+from embstore.storage.records import NO_TIME, Records
+
+
+def replay(changes: Changes, work: Checkout) -> None:
+    """Stage ``changes`` in ``work``, whose rows may be others than those the changes were made on."""
+    work.adopt(changes.schema)
+    for entity, ids in changes.removed.items():
+        if entity in (work.schema.entities or {}):
+            work.remove(entity, ids)
+    for entity, ids in changes.appended.items():
+        if entity in (work.schema.entities or {}):
+            work.append(entity, ids)
+    for table, columns in changes.rows.items():
+        _replay_rows(work.table_rows(table), columns)
+    _replay_consumed(changes.consumed, work)
+    for name, array in changes.dense.items():
+        if array is not None:
+            work.dense[name] = array
+        elif name in work.dense:
+            del work.dense[name]
+
+
+def _replay_rows(table: TableRows, columns: Mapping[str, RowChanges]) -> None:
+    for column in data_columns(table.spec):
+        change = columns.get(column.name)
+        if change is not None and len(change):
+            table.scatter(column, table.idmap.rows(change.ids), change.values())
+
+
+def _replay_consumed(changes: ConsumedChanges, work: Checkout) -> None:
+    if changes.is_empty:
+        return
+    records = Records(_rows(work, USER, changes.users), _rows(work, ITEM, changes.items), changes.times)
+    if changes.reset:
+        work.consumed.reset(records)
+        return
+    for entity, ids in ((USER, changes.dropped_users), (ITEM, changes.dropped_items)):
+        rows = _rows(work, entity, ids)
+        if (rows >= 0).any():
+            work.consumed.drop(entity, rows[rows >= 0])
+    times = None if len(records) and not records.timed.any() else np.where(records.timed, records.times, NO_TIME)
+    work.consumed.append(records.users, records.items, times=times)
+
+
+def _rows(work: Checkout, entity: str, ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return work.ids(entity).rows(ids, missing=-1)

@@ -1,0 +1,210 @@
+"""Everything a checkout holds back: row by row while it is open, by id as ``Changes``, and written by the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.changes import Changes, ConsumedChanges, RowChanges
+from embstore.columns import TableRows, all_columns, table_path, with_digests
+from embstore.consumed import ITEM, USER, StagedConsumed
+from embstore.dense import StagedDense, write_dense
+from embstore.entity import write_ids
+from embstore.errors import NonFiniteError
+from embstore.ids import IdMap
+from embstore.schema import Schema, TableSpec
+from embstore.storage.arrays import Rows
+from embstore.storage.folding import TableWriter
+from embstore.storage.records import PATH as CONSUMED_PATH
+from embstore.storage.records import Part, add_part, truncate
+from embstore.storage.segments import Edit
+from embstore.storage.writer import Writer
+
+
+@dataclass
+class Staged:
+    """What one commit will write.
+
+    Parameters
+    ----------
+    schema_before, schema
+        As stored below, and as it will be.
+    idmaps
+        Of every entity, with its staged ids.
+    tables
+        Of every table that was looked at.
+    consumed, dense
+        With what is staged in them.
+    """
+
+    schema_before: Schema
+    schema: Schema
+    idmaps: dict[str, IdMap]
+    tables: dict[str, TableRows]
+    consumed: StagedConsumed
+    dense: StagedDense
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is nothing to commit."""
+        return (
+            self.schema == self.schema_before
+            and all(idmap.staged.is_empty for idmap in self.idmaps.values())
+            and not any(table.edits() for table in self.tables.values())
+            and self.consumed.part.is_empty
+            and self.consumed.reset_to is None
+            and not self.dense.changed()
+        )
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError if a staged number is NaN or infinite, naming where, how many and the first ids."""
+        for name, table in self.tables.items():
+            for column, edit in table.edits().items():
+                bad = _non_finite(edit)
+                if len(bad):
+                    ids = ", ".join(repr(i) for i in table.idmap.at(edit.rows[bad[:3]]).tolist())
+                    what = f"{column.removeprefix('slots/')} of table {name!r}"
+                    msg = f"{what}: {len(bad)} rows are not finite (ids {ids}); mend them, or pass allow_nonfinite=True"
+                    raise NonFiniteError(msg)
+        for name, array in self.dense.staged.items():
+            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+                n_bad = np.sum(~np.isfinite(array))
+                msg = f"dense array {name!r}: {n_bad} numbers are not finite; mend them, or pass allow_nonfinite=True"
+                raise NonFiniteError(msg)
+
+    def changes(self) -> Changes:
+        """Return the same by id."""
+        appended, removed = {}, {}
+        for entity, idmap in self.idmaps.items():
+            gone = np.array(sorted(idmap.staged.removed), np.int64)
+            stays = np.delete(np.arange(idmap.n_stored, len(idmap)), gone[gone >= idmap.n_stored] - idmap.n_stored)
+            appended[entity] = idmap.at(stays)
+            removed[entity] = idmap.at(gone[gone < idmap.n_stored])
+        rows = {
+            name: {column: _row_changes(table.idmap, edit) for column, edit in table.edits().items()}
+            for name, table in self.tables.items()
+        }
+        return Changes(self.schema_before, self.schema, appended, removed, rows, self._consumed_changes(), self.dense.changed())
+
+    def _consumed_changes(self) -> ConsumedChanges:
+        if USER not in self.idmaps or ITEM not in self.idmaps:
+            return ConsumedChanges()
+        users, items, part = self.idmaps[USER], self.idmaps[ITEM], self.consumed.part
+        reset = self.consumed.reset_to is not None
+        records = self.consumed.records() if reset else part.records
+        before = self.consumed.stored_count()
+        return ConsumedChanges(
+            users.at(records.users),
+            items.at(records.items),
+            records.times,
+            users.at(part.dropped_users),
+            items.at(part.dropped_items),
+            reset,
+            before,
+            len(self.consumed.records()) if not part.is_empty or reset else before,
+        )
+
+    def write(self, writer: Writer) -> dict[str, Any]:
+        """Write everything; return counts, JSON-ready."""
+        if self.schema != self.schema_before:
+            writer.set_group("", {**(writer.attributes("") or {}), "schema": self.schema.to_json()})
+        self._delete_dropped(writer)
+        counts: dict[str, Any] = {"entities": {}, "tables": {}}
+        for entity, id_type in (self.schema.entities or {}).items():
+            idmap = self.idmaps.get(entity)
+            if idmap is not None and (not idmap.staged.is_empty or writer.attributes(f"entities/{entity}") is None):
+                write_ids(writer, entity, id_type, idmap.staged)
+                staged = idmap.staged
+                counts["entities"][entity] = {"rows": len(idmap), "new": len(staged.ids), "removed": len(staged.removed)}
+        for spec in self.schema.tables:
+            written = self._write_table(writer, spec)
+            if written:
+                counts["tables"][spec.name] = written
+        counts["consumed"] = self._write_consumed(writer)
+        changed = self.dense.changed()
+        if changed:
+            write_dense(writer, changed)
+        counts["dense"] = sorted(changed)
+        return counts
+
+    def _delete_dropped(self, writer: Writer) -> None:
+        kept = {spec.name: {slot.name for slot in spec.slots} for spec in self.schema.tables}
+        for spec in self.schema_before.tables:
+            if spec.name not in kept:
+                writer.delete(table_path(spec.name))
+        for entity in set(self.schema_before.entities or {}) - set(self.schema.entities or {}):
+            writer.delete(f"entities/{entity}")
+
+    def _write_table(self, writer: Writer, spec: TableSpec) -> dict[str, int] | None:
+        table, path = self.tables[spec.name], table_path(spec.name)
+        edits, dropped = table.edits(), self._dropped_columns(spec)
+        existed = writer.attributes(path) is not None
+        if existed and not edits and not dropped:
+            return None
+        before, n_stored = writer.written_bytes, table.idmap.n_stored
+        target = TableWriter(writer, path, all_columns(spec), len(table.idmap))
+        target.drop(dropped)
+        target.write(with_digests(spec, edits))
+        recorded = _recorded(edits, n_stored) if existed else np.empty(0, np.int64)
+        if writer.meta(f"{path}/changed") is not None:
+            writer.delete(f"{path}/changed")
+        if len(recorded):
+            writer.write(f"{path}/changed", recorded, zstd=True)
+        writer.set_group(path, {"table": spec.name, "columns": target.state.to_json()})
+        removed = len([row for row in table.idmap.staged.removed if row < n_stored])
+        return {
+            "rows": len(table.idmap),
+            "new": len(table.idmap) - (n_stored if existed else 0),
+            "changed": len(recorded) - removed,
+            "removed": removed,
+            "recorded": len(recorded),
+            "bytes": writer.written_bytes - before,
+        }
+
+    def _dropped_columns(self, spec: TableSpec) -> set[str]:
+        before = [table for table in self.schema_before.tables if table.name == spec.name]
+        return {column.name for table in before for column in all_columns(table)} - {c.name for c in all_columns(spec)}
+
+    def _write_consumed(self, writer: Writer) -> dict[str, int]:
+        if self.consumed.kept_segments is not None:
+            truncate(writer, self.consumed.kept_segments)
+        elif self.consumed.reset_to is not None:
+            writer.delete(CONSUMED_PATH)
+            add_part(writer, Part(self.consumed.reset_to))
+        if not self.consumed.part.is_empty:
+            add_part(writer, self.consumed.part)
+        return {"new": len(self.consumed.part.records)}
+
+
+def _non_finite(edit: Edit) -> NDArray[np.int64]:
+    """Return the positions of rows with NaN or infinity; one sum tells in most cases that there are none."""
+    if edit.values.dtype.kind != "f":
+        return np.empty(0, np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(edit.values, axis=None)
+    if np.isfinite(total):
+        return np.empty(0, np.int64)
+    finite = np.isfinite(edit.values)
+    return np.flatnonzero(~(finite if finite.ndim == 1 else finite.all(axis=1)))
+
+
+def _row_changes(idmap: IdMap, edit: Edit) -> RowChanges:
+    stays = ~np.isin(edit.rows, list(idmap.staged.removed))
+    values = edit.values[stays]
+    return RowChanges(idmap.at(edit.rows[stays]), lambda: values)
+
+
+def _recorded(edits: Mapping[str, Edit], n_stored: int) -> Rows:
+    """Return the old rows that any column was written for."""
+    old: list[Rows] = []
+    for edit in edits.values():
+        rows = edit.rows[: int(np.searchsorted(edit.rows, n_stored))]
+        if len(rows) and not any(np.array_equal(rows, seen) for seen in old):
+            old.append(rows)
+    if not old:
+        return np.empty(0, np.int64)
+    return old[0] if len(old) == 1 else np.unique(np.concatenate(old))

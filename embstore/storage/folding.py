@@ -1,0 +1,142 @@
+"""Where the rows of a commit go: to a segment, or to a new base."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.storage.arrays import Rows
+from embstore.storage.segments import Column, Edit, Segment, StoredTable, TableState, as_items
+from embstore.storage.writer import Writer
+
+MOST_SEGMENTS = 16
+MERGED_SEGMENTS = 8
+
+
+class TableWriter:
+    """Writes the rows of one commit to the table at ``path``: to a segment, or to a new base.
+
+    Parameters
+    ----------
+    writer
+        Of the state being made.
+    path
+        Of the table's group.
+    columns
+        All columns of the table.
+    n_rows
+        Of the table after this commit.
+    """
+
+    def __init__(self, writer: Writer, path: str, columns: Iterable[Column], n_rows: int) -> None:
+        self._writer = writer
+        self._path = path
+        self._columns = {column.name: column for column in columns}
+        self._n_rows = n_rows
+        self._stored = StoredTable(writer, path)
+        self.state = self._stored.state
+
+    def write(self, edits: Mapping[str, Edit]) -> None:
+        """Write ``edits`` (column name -> rows) by whichever way costs less in the long run.
+
+        More than half of the table, its first rows, or a log of segments longer than the table: a new base. Else a segment,
+        and where that makes more than sixteen the oldest eight are merged.
+        """
+        edits = {name: edit for name, edit in edits.items() if len(edit.rows)}
+        if not edits:
+            return
+        if self._wants_base(edits):
+            self.fold(edits)
+            return
+        for rows, names in _by_rows(edits):
+            self._write_segment(rows, {name: edits[name].values for name in names}, len(self.state.segments))
+        if len(self.state.segments) > MOST_SEGMENTS:
+            self._merge_oldest()
+
+    def drop(self, columns: Collection[str]) -> None:
+        """Delete columns from the base and from every segment."""
+        kept = []
+        for segment in self.state.segments:
+            for name in set(segment.columns) & set(columns):
+                self._writer.delete(f"{self._path}/segments/{segment.name}/{name}")
+            left = tuple(name for name in segment.columns if name not in columns)
+            if left:
+                kept.append(Segment(segment.name, segment.n_rows, left))
+            else:
+                self._writer.delete(f"{self._path}/segments/{segment.name}")
+        self.state.segments = kept
+        for name in columns:
+            if self._stored.base(name) is not None:
+                self._writer.delete(f"{self._path}/base/{name}")
+
+    def _wants_base(self, edits: Mapping[str, Edit]) -> bool:
+        if self._stored.base("values") is None:
+            return True
+        present = {c for s in self.state.segments for c in s.columns} | set(edits)
+        present |= {name for name in self._columns if self._stored.base(name) is not None}
+        table_bytes = self._n_rows * sum(self._columns[name].row_bytes for name in present)
+        edit_bytes = sum(len(edit.rows) * self._columns[name].row_bytes for name, edit in edits.items())
+        log_bytes = sum(s.n_rows * sum(self._columns[name].row_bytes for name in s.columns) for s in self.state.segments)
+        return edit_bytes * 2 > table_bytes or log_bytes + edit_bytes > table_bytes
+
+    def fold(self, edits: Mapping[str, Edit]) -> None:
+        """Write a new base of every column that has edits or segments, and drop the segments."""
+        touched = set(edits) | {name for segment in self.state.segments for name in segment.columns}
+        for name in sorted(touched):
+            self._write_base(self._columns[name], edits.get(name))
+        if self.state.segments:
+            self._writer.delete(f"{self._path}/segments")
+        self.state.segments = []
+
+    def _write_base(self, column: Column, edit: Edit | None) -> None:
+        path = f"{self._path}/base/{column.name}"
+        if edit is not None and len(edit.rows) == self._n_rows:
+            full = edit.values
+        else:
+            full = self._stored.read(column, self._n_rows)
+            if edit is not None:
+                as_items(full)[edit.rows] = as_items(edit.values)
+        if self._stored.base(column.name) is not None:
+            # A new length is a new chunk height; old chunks left behind would be read with it.
+            self._writer.delete(path)
+        self._writer.write(path, full)
+
+    def _write_segment(self, rows: Rows, values: Mapping[str, NDArray[Any]], position: int) -> None:
+        name = self._writer.unique(self.state.next_segment)
+        self.state.next_segment += 1
+        path = f"{self._path}/segments/{name}"
+        self._writer.write(f"{path}/rows", rows)
+        for column, array in values.items():
+            self._writer.write(f"{path}/{column}", array)
+        self.state.segments.insert(position, Segment(name, len(rows), tuple(values)))
+
+    def _merge_oldest(self) -> None:
+        oldest = self.state.segments[:MERGED_SEGMENTS]
+        merged = StoredTable(self._writer, self._path)
+        merged.state = TableState(list(oldest))
+        sets = {name: merged.segments(name) for name in {c for s in oldest for c in s.columns}}
+        edits = {}
+        for name, segments in sets.items():
+            rows = np.unique(np.concatenate(merged.segment_rows(segments)))
+            edits[name] = Edit(rows, merged.gather(self._columns[name], rows))
+        self.state.segments = self.state.segments[MERGED_SEGMENTS:]
+        for i, (rows, names) in enumerate(_by_rows(edits)):
+            self._write_segment(rows, {name: edits[name].values for name in names}, i)
+        for segment in oldest:
+            self._writer.delete(f"{self._path}/segments/{segment.name}")
+
+
+def _by_rows(edits: Mapping[str, Edit]) -> list[tuple[Rows, list[str]]]:
+    """Group columns that were written for the same rows; each group is a segment."""
+    groups: list[tuple[Rows, list[str]]] = []
+    for name, edit in edits.items():
+        for rows, names in groups:
+            if rows is edit.rows or np.array_equal(rows, edit.rows):
+                names.append(name)
+                break
+        else:
+            groups.append((edit.rows, [name]))
+    return groups

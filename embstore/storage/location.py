@@ -1,0 +1,157 @@
+"""Where a store is: a URL taken apart, its lock, and how its bytes reach the disk."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import icechunk
+from filelock import FileLock, Timeout
+
+from embstore.errors import InvalidInputError, StorageError
+
+LOCK_NAME = "embstore.lock"
+_LOCK_SECONDS = 600.0
+# Stores of memory:// live as long as the process; every handle of one name shares the storage and the lock.
+_memory: dict[str, tuple[icechunk.Storage, threading.RLock]] = {}
+
+
+class Location:
+    """A place that can hold a store.
+
+    Parameters
+    ----------
+    url
+        A path, ``file://`` or ``memory://name``.
+    storage_options
+        None or empty for these.
+
+    Raises
+    ------
+    InvalidInputError
+        For another scheme, a path of another machine, or options that these places do not take.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
+        text = os.fspath(url)
+        if not isinstance(text, str) or not text:
+            msg = f"store {url!r}: give a path, file:///path or memory://name"
+            raise InvalidInputError(msg)
+        if storage_options:
+            msg = f"storage_options {sorted(storage_options)}: a store in a folder or in memory takes none"
+            raise InvalidInputError(msg)
+        self.path, self.memory_name = _take_apart(text)
+        self.url = f"memory://{self.memory_name}" if self.path is None else str(self.path)
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether the store ends with the process."""
+        return self.path is None
+
+    def storage(self) -> icechunk.Storage:
+        """Return the engine's storage for this place."""
+        if self.path is None:
+            return self._memory_entry()[0]
+        return icechunk.local_filesystem_storage(str(self.path))
+
+    def _memory_entry(self) -> tuple[icechunk.Storage, threading.RLock]:
+        name = self.memory_name
+        if name not in _memory:
+            _memory[name] = (icechunk.in_memory_storage(), threading.RLock())
+        return _memory[name]
+
+    def occupied(self) -> bool:
+        """Return whether anything at all is there."""
+        if self.path is None:
+            return self.memory_name in _memory
+        try:
+            return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        except OSError as error:
+            msg = f"{self.path}: cannot be looked into ({error.strerror}); check its permissions"
+            raise StorageError(msg) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the one lock that every move of a branch or tag takes; a killed holder's lock is free at once.
+
+        Raises
+        ------
+        StorageError
+            If the lock file cannot be made, or another process holds the lock for ten minutes.
+        """
+        if self.path is None:
+            with self._memory_entry()[1]:
+                yield
+            return
+        lock = FileLock(self.path / LOCK_NAME, timeout=_LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            msg = f"{lock.lock_file}: another process has held it for {_LOCK_SECONDS:.0f} s; wait for it or end it"
+            raise StorageError(msg) from error
+        except OSError as error:
+            msg = f"{lock.lock_file}: cannot be locked ({error.strerror or error}); the store is read-only here"
+            raise StorageError(msg) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        if self.path is None or _sync_file_system(self.path):
+            return
+        for folder, _, files in os.walk(self.path):
+            for name in [*files, "."]:
+                _sync_one(os.path.join(folder, name))
+
+
+def _take_apart(text: str) -> tuple[Path | None, str]:
+    if "://" not in text:
+        return Path(text).expanduser().absolute(), ""
+    parts = urlsplit(text)
+    if parts.scheme == "memory":
+        name = text.removeprefix("memory://")
+        if not name:
+            msg = f"store {text!r}: give the store in memory a name, memory://name"
+            raise InvalidInputError(msg)
+        return None, name
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return Path(unquote(parts.path)).absolute(), ""
+    msg = f"store {text!r}: use a path, file:///path or memory://name"
+    raise InvalidInputError(msg)
+
+
+def _sync_file_system(path: Path) -> bool:
+    """Sync the whole file system in one call where there is one (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if syncfs(descriptor) != 0:
+            msg = f"{path}: could not be synced to disk ({os.strerror(ctypes.get_errno())}); nothing was committed"
+            raise StorageError(msg)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _sync_one(path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders; a staging file may be gone by now
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""One event loop in a background thread, on which all storage requests run.
+
+Icechunk answers asynchronously; a loop of our own works too where the caller runs one (notebooks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Request = TypeVar("Request")
+
+_guard = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _guard:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="embstore-io", daemon=True).start()
+        return _loop
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on the loop and return its result; an interrupt cancels it first."""
+    future: Future[T] = asyncio.run_coroutine_threadsafe(work, _running_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def each(requests: Iterable[Request], do: Callable[[Request], Coroutine[Any, Any, None]], *, in_flight: int) -> None:
+    """Do every request, at most ``in_flight`` at a time; after a failure none is left under way.
+
+    Requests are taken from the iterable as places become free, so that a generator may encode them late.
+    """
+    queue = iter(requests)
+
+    async def worker() -> None:
+        for request in queue:
+            await do(request)
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(in_flight)]
+    try:
+        await asyncio.gather(*workers)
+    except BaseException:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        raise

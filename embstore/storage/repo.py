@@ -1,0 +1,235 @@
+"""One Icechunk repository: its refs, its states, and the protocol by which a state becomes a version."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import icechunk
+
+from embstore.errors import ConflictError, ForkedError, NotAStoreError, StoreExistsError, StoreNotFoundError
+from embstore.storage.arrays import Reader
+from embstore.storage.faults import reading, writing
+from embstore.storage.location import Location
+from embstore.storage.writer import Writer
+
+TRUNK = "main"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the engine keeps of one state beside its arrays."""
+
+    id: str
+    parent: str | None
+    message: str
+    time: datetime
+    metadata: Mapping[str, Any]
+
+
+class Repo:
+    """A handle of one repository; valid in the process that opened it.
+
+    Every call that moves a ref holds the store's lock: the engine's own check of a branch on a local file system is a
+    check and then a rename, and loses acknowledged commits.
+    """
+
+    def __init__(self, repository: icechunk.Repository, location: Location) -> None:
+        self._repository = repository
+        self.location = location
+        self.durable = not location.in_memory
+        self._pid = os.getpid()
+
+    @property
+    def url(self) -> str:
+        """Return where the store is, without secrets."""
+        return self.location.url
+
+    @property
+    def _engine(self) -> icechunk.Repository:
+        if os.getpid() != self._pid:
+            msg = (
+                f"store {self.url}: this handle was opened before fork(), and the engine hangs in the child; "
+                "start processes with the 'spawn' method, or open the store in the child"
+            )
+            raise ForkedError(msg)
+        return self._repository
+
+    def reader(self, snapshot_id: str) -> Reader:
+        """Return the arrays of one state."""
+        engine = self._engine
+        with reading():
+            return Reader(engine.readonly_session(snapshot_id=snapshot_id).store)
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Return what is kept of the state ``snapshot_id``."""
+        return next(self.ancestry(snapshot_id))
+
+    def ancestry(self, snapshot_id: str) -> Iterator[Snapshot]:
+        """Yield the state and those before it, newest first, without the engine's own empty first one."""
+        engine = self._engine
+        with reading():
+            for info in engine.ancestry(snapshot_id=snapshot_id):
+                if info.parent_id is None:
+                    return
+                yield Snapshot(info.id, info.parent_id, info.message, info.written_at, info.metadata)
+
+    def branches(self) -> dict[str, str]:
+        """Return the branches and the states they point to."""
+        engine = self._engine
+        with reading():
+            return {name: engine.lookup_branch(name) for name in sorted(engine.list_branches())}
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags and the states they name."""
+        engine = self._engine
+        with reading():
+            return {name: engine.lookup_tag(name) for name in sorted(engine.list_tags())}
+
+    def create_branch(self, name: str, snapshot_id: str) -> None:
+        """Make a branch."""
+        self._move(lambda engine: engine.create_branch(name, snapshot_id))
+
+    def move_branch(self, name: str, snapshot_id: str) -> None:
+        """Point a branch elsewhere, whatever it points to now."""
+        self._move(lambda engine: engine.reset_branch(name, snapshot_id))
+
+    def delete_branch(self, name: str) -> None:
+        """Delete a branch."""
+        self._move(lambda engine: engine.delete_branch(name))
+
+    def create_tag(self, name: str, snapshot_id: str) -> None:
+        """Make a tag."""
+        self._move(lambda engine: engine.create_tag(name, snapshot_id))
+
+    def delete_tag(self, name: str) -> None:
+        """Delete a tag; the engine never gives its name out again."""
+        self._move(lambda engine: engine.delete_tag(name))
+
+    def _move(self, change: Callable[[icechunk.Repository], None]) -> None:
+        engine = self._engine
+        with self.location.lock(), writing():
+            change(engine)
+            self._sync()
+
+    def _sync(self) -> None:
+        if self.durable:
+            self.location.sync()
+
+    def commit(
+        self, branch: str, parent: str, write: Callable[[Writer], tuple[str, Mapping[str, Any]]], *, create: bool = False
+    ) -> str:
+        """Write a state and make it the tip of ``branch``, if that is still ``parent``; return its id.
+
+        Under the lock: check the tip, write, flush, sync, move the branch, sync. The branch points to the old state until
+        all of the new one is on the disk, so a crash at any moment leaves the old or the new version, whole.
+
+        Parameters
+        ----------
+        write
+            Is given the writer; returns the message and the metadata.
+        create
+            Make the branch at ``parent`` first; it goes again if writing fails.
+
+        Raises
+        ------
+        ConflictError
+            If the branch has moved; nothing is written.
+        StorageError
+            If the disk refuses; the branch has not moved.
+        """
+        engine = self._engine
+        with self.location.lock():
+            if create:
+                with writing():
+                    engine.create_branch(branch, parent)
+            try:
+                return self._commit(engine, branch, parent, write)
+            except BaseException:
+                if create:
+                    with suppress(Exception):
+                        engine.delete_branch(branch)
+                raise
+
+    def _commit(
+        self,
+        engine: icechunk.Repository,
+        branch: str,
+        parent: str,
+        write: Callable[[Writer], tuple[str, Mapping[str, Any]]],
+    ) -> str:
+        with reading():
+            session = engine.writable_session(branch)
+        if session.snapshot_id != parent:
+            msg = f"branch {branch!r} has moved from {parent} to {session.snapshot_id} since this checkout was made"
+            raise ConflictError(msg)
+        message, metadata = write(Writer(session.store))
+        with writing():
+            new: str = session.flush(message, metadata=dict(metadata))
+            self._sync()
+            engine.reset_branch(branch, new, from_snapshot_id=parent)
+            self._sync()
+        return new
+
+
+def create(location: Location) -> Repo:
+    """Make an empty repository and return it.
+
+    Raises
+    ------
+    StoreExistsError
+        If anything is there, but for a repository whose making was interrupted.
+    StorageError
+        If the place cannot be written.
+    """
+    icechunk.set_logs_filter("error")
+    if location.occupied():
+        interrupted = _interrupted(location)
+        if interrupted is None:
+            msg = f"store {location.url}: something is there already; open it, or take another place"
+            raise StoreExistsError(msg)
+        return interrupted
+    with writing():
+        if location.path is not None:
+            location.path.mkdir(parents=True, exist_ok=True)
+        # Format 1 is read and written by icechunk 1.x and 2.x alike, and only 2.x can be told which.
+        format_1: dict[str, Any] = (
+            {"spec_version": 1} if "spec_version" in inspect.signature(icechunk.Repository.create).parameters else {}
+        )
+        return Repo(icechunk.Repository.create(location.storage(), **format_1), location)
+
+
+def _interrupted(location: Location) -> Repo | None:
+    """Return the repository there if it has no version yet: whoever made it was killed before the first one."""
+    try:
+        repo = open_(location)
+        tip = repo.branches()[TRUNK]
+    except Exception:
+        return None
+    return repo if next(repo.ancestry(tip), None) is None else None
+
+
+def open_(location: Location) -> Repo:
+    """Open the repository at ``location``.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing is there.
+    NotAStoreError
+        If it is no Icechunk repository.
+    """
+    icechunk.set_logs_filter("error")
+    if not location.occupied():
+        msg = f"store {location.url}: nothing is there; make one with create (embstore init), or check the path"
+        raise StoreNotFoundError(msg)
+    if location.path is not None and not (location.path / "refs").is_dir():
+        msg = f"store {location.url}: this is no embstore store; check the path"
+        raise NotAStoreError(msg)
+    with reading():
+        return Repo(icechunk.Repository.open(location.storage()), location)

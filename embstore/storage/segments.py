@@ -1,0 +1,191 @@
+"""The stored columns of one table: a base, and segments of new and changed rows that lie over it.
+
+A column is ``values``, ``slots/<name>`` or ``digests/<values or slot>`` (one number a row of a wide column, so that rows are
+compared without being read). A segment lists the columns it has; later segments win. Rows that neither the base nor a
+segment holds have the column's fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.storage.arrays import Reader, Rows, rows_by_chunk
+from embstore.storage.chunks import ArrayMeta
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name on disk, the dtype and shape of a row, and what a row that was never written holds."""
+
+    name: str
+    dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    fill: Any
+
+    def empty(self, n_rows: int) -> NDArray[Any]:
+        """Return room for ``n_rows`` rows."""
+        return np.empty((n_rows, *self.row_shape), self.dtype)
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of a row."""
+        return int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows of one commit (or of several merged): sorted rows and the columns that were written."""
+
+    name: str
+    n_rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Rows of one column to be written: rows sorted and distinct, ``values`` in their order."""
+
+    rows: Rows
+    values: NDArray[Any]
+
+
+@dataclass
+class TableState:
+    """What the attributes of a table's group say of its arrays."""
+
+    segments: list[Segment] = field(default_factory=list)
+    next_segment: int = 1
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TableState:
+        """Return the state that ``to_json`` gave."""
+        segments = [Segment(s["name"], s["rows"], tuple(s["columns"])) for s in data["segments"]]
+        return cls(segments, data["next_segment"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON data."""
+        segments = [{"name": s.name, "rows": s.n_rows, "columns": list(s.columns)} for s in self.segments]
+        return {"segments": segments, "next_segment": self.next_segment}
+
+
+class StoredTable:
+    """The columns of the table at ``path`` as one state has them."""
+
+    def __init__(self, reader: Reader, path: str) -> None:
+        self.reader = reader
+        self.path = path
+        attributes = reader.attributes(path)
+        self.state = TableState.from_json(attributes["columns"]) if attributes else TableState()
+        self._segment_rows: dict[str, Rows] = {}
+
+    def base(self, column: str) -> ArrayMeta | None:
+        """Return the base array of a column; None if it has none."""
+        return self.reader.meta(f"{self.path}/base/{column}")
+
+    def segments(self, column: str) -> list[Segment]:
+        """Return the segments that hold rows of a column, oldest first."""
+        return [segment for segment in self.state.segments if column in segment.columns]
+
+    def segment_rows(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Return the rows of each segment, fetched in one round and kept."""
+        missing = [s.name for s in segments if s.name not in self._segment_rows]
+        fetched = self.reader.read([f"{self.path}/segments/{name}/rows" for name in missing])
+        self._segment_rows.update(zip(missing, fetched, strict=True))
+        return [self._segment_rows[s.name] for s in segments]
+
+    def read(self, column: Column, n_rows: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return the whole column ``[n_rows, *row_shape]``, into ``out`` where given; each stored row is copied once or twice."""
+        out = column.empty(n_rows) if out is None else out
+        n_base = self._read_base(column, out)
+        out[n_base:] = column.fill
+        segments = self.segments(column.name)
+        if not segments:
+            return out
+        all_rows = self.segment_rows(segments)
+        # The last segment that holds a row owns it; then every row is scattered once, in whatever order chunks arrive.
+        owner = np.full(n_rows, -1, np.int16)
+        for i, rows in enumerate(all_rows):
+            owner[rows] = i
+        items = as_items(out)
+        self._read_segments(column, segments, all_rows, owner, items)
+        return out
+
+    def _read_base(self, column: Column, out: NDArray[Any]) -> int:
+        meta = self.base(column.name)
+        if meta is None:
+            return 0
+        path = f"{self.path}/base/{column.name}"
+
+        def place(index: int, chunk: NDArray[Any]) -> None:
+            out[slice(*meta.bounds(index))] = chunk
+
+        self.reader.chunks([(path, meta, i) for i in range(meta.n_chunks)], place)
+        return meta.n_rows
+
+    def _read_segments(
+        self, column: Column, segments: Sequence[Segment], all_rows: Sequence[Rows], owner: NDArray[np.int16], items: NDArray[Any]
+    ) -> None:
+        wanted, sources = [], []
+        paths = [f"{self.path}/segments/{segment.name}/{column.name}" for segment in segments]
+        for i, (path, meta) in enumerate(zip(paths, self.reader.metas(paths), strict=True)):
+            for index in range(meta.n_chunks):
+                wanted.append((path, meta, index))
+                sources.append((i, all_rows[i][slice(*meta.bounds(index))]))
+
+        def place(position: int, chunk: NDArray[Any]) -> None:
+            i, rows = sources[position]
+            live = owner[rows] == i
+            if live.all():
+                items[rows] = as_items(chunk)
+            else:
+                items[rows[live]] = as_items(chunk)[live]
+
+        self.reader.chunks(wanted, place)
+
+    def gather(self, column: Column, rows: Rows) -> NDArray[Any]:
+        """Return ``rows`` (any order, repeats allowed) of a column, reading only the chunks that hold them."""
+        out = column.empty(len(rows))
+        pending = np.ones(len(rows), bool)
+        wanted: list[tuple[str, ArrayMeta, int]] = []
+        places: list[tuple[Rows, Rows]] = []  # positions in out, positions in the chunk
+        segments = self.segments(column.name)
+        for segment, held in reversed(list(zip(segments, self.segment_rows(segments), strict=True))):
+            at = np.searchsorted(held, rows)
+            found = pending & (held[np.minimum(at, len(held) - 1)] == rows)
+            self._plan(f"{self.path}/segments/{segment.name}/{column.name}", np.flatnonzero(found), at, wanted, places)
+            pending &= ~found
+        base = self.base(column.name)
+        n_base = base.n_rows if base else 0
+        out[pending & (rows >= n_base)] = column.fill
+        self._plan(f"{self.path}/base/{column.name}", np.flatnonzero(pending & (rows < n_base)), rows, wanted, places)
+
+        def place(position: int, chunk: NDArray[Any]) -> None:
+            targets, sources = places[position]
+            out[targets] = chunk[sources]
+
+        self.reader.chunks(wanted, place)
+        return out
+
+    def _plan(
+        self, path: str, targets: Rows, at: Rows, wanted: list[tuple[str, ArrayMeta, int]], places: list[tuple[Rows, Rows]]
+    ) -> None:
+        if len(targets) == 0:
+            return
+        (meta,) = self.reader.metas([path])
+        sources = at[targets]
+        for index, positions in rows_by_chunk(sources, meta.height):
+            wanted.append((path, meta, index))
+            places.append((targets[positions], sources[positions] - index * meta.height))
+
+
+def as_items(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view with one opaque item a row, which numpy moves in one piece."""
+    if array.ndim == 1 or not array.flags.c_contiguous:
+        return array
+    width = int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize
+    return array.view(np.dtype((np.void, width))).reshape(len(array))

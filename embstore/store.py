@@ -1,0 +1,295 @@
+"""A store: its refs, its versions, and what is done with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from embstore import maintenance
+from embstore.checkout import Checkout
+from embstore.diff import Diff
+from embstore.errors import RefusedError, UnknownRefError
+from embstore.founding import found, open_repo
+from embstore.history import ancestors, blame, compare
+from embstore.names import check_name
+from embstore.refs import check_free, check_known, make_tag, resolve
+from embstore.replay import replay
+from embstore.schema import Schema
+from embstore.storage.location import Location
+from embstore.storage.records import RecordState
+from embstore.storage.repo import TRUNK, Repo
+from embstore.verify import Report, verify
+from embstore.version import Version
+
+
+def create(
+    url: str | os.PathLike[str],
+    *,
+    schema: Schema | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    durability: Literal["full", "none"] = "full",
+) -> Store:
+    """Make a store and its first, empty version.
+
+    Parameters
+    ----------
+    url
+        A path, ``file://`` or ``memory://name`` (lives in this process).
+    schema
+        Entities and tables; more can be added in any later version.
+    storage_options
+        For places that need credentials; a path and memory take none.
+    durability
+        ``"full"``: a commit returns when all of it is on the disk. ``"none"``: without waiting; a power failure may take it.
+
+    Raises
+    ------
+    StoreExistsError
+        If anything is there.
+    InvalidInputError
+        For another kind of URL, or another durability.
+    StorageError
+        If the place cannot be written.
+    """
+    return Store(found(Location(url, storage_options), schema or Schema(), durability))
+
+
+def open(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Store:  # noqa: A001
+    """Open a store.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing is there.
+    NotAStoreError
+        If something else is there, or a store of a newer format.
+    InvalidInputError
+        For another kind of URL.
+    """
+    return Store(open_repo(Location(url, storage_options)))
+
+
+def open_version(url: str, version_id: str) -> Version:
+    """Return a version of a store by its id: what unpickling one does."""
+    return open(url).at(version_id)
+
+
+class Store:
+    """A handle of one store; use it in the process that opened it."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+
+    @property
+    def url(self) -> str:
+        """Return where the store is."""
+        return self._repo.url
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def _version(self, version_id: str) -> Version:
+        return Version(self._repo, self._repo.snapshot(version_id), reopen=open_version)
+
+    def at(self, ref: str = TRUNK) -> Version:
+        """Return the version that ``ref`` means: a branch, a tag, an id or 4 of its characters; then ``~n`` or ``@date``.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is none.
+        AmbiguousRefError
+            If several versions begin so.
+        """
+        return Version(self._repo, resolve(self._repo, ref), reopen=open_version)
+
+    def log(self, ref: str = TRUNK, *, all: bool = False) -> Iterator[Version]:  # noqa: A002
+        """Yield the version and those before it, newest first: along first parents, or with ``all`` every ancestor.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is no such version.
+        """
+        start = self.at(ref)
+        if all:
+            return ancestors(start, self._version)
+        return (Version(self._repo, s, reopen=open_version) for s in self._repo.ancestry(start.id))
+
+    def checkout(self, branch: str = TRUNK) -> Checkout:
+        """Return a writable copy of a branch's tip.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is no such branch (a tag or an id cannot be written to).
+        """
+        tips = self._repo.branches()
+        if branch not in tips:
+            msg = f"branch {branch!r}: there are {', '.join(tips)}; make it with store.branch({branch!r})"
+            raise UnknownRefError(msg)
+        return Checkout(self._repo, branch, self._version(tips[branch]), find_version=self._version)
+
+    def diff(self, base: str, target: str = TRUNK) -> Diff:
+        """Return what turns ``base`` into ``target``.
+
+        Raises
+        ------
+        UnknownRefError
+            If one of them is missing.
+        """
+        before, after = self.at(base), self.at(target)
+        return Diff(compare(before, after, self._version), before, after)
+
+    def branches(self) -> dict[str, str]:
+        """Return the branches and the ids of their tips."""
+        return self._repo.branches()
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags and the ids of their versions."""
+        return self._repo.tags()
+
+    def branch(self, name: str, *, at: str = TRUNK, move: bool = False) -> None:
+        """Make a branch at a version, or with ``move`` point one that is there to it.
+
+        Raises
+        ------
+        NameExistsError
+            If a branch (unless ``move``) or a tag has that name.
+        UnknownRefError
+            If there is no version ``at``.
+        InvalidInputError
+            For a name that cannot be stored.
+        """
+        check_free(check_name(name, "branch"), "tag", self.tags())
+        version = self.at(at)
+        if not move:
+            check_free(name, "branch", self.branches())
+        if name in self.branches():
+            self._repo.move_branch(name, version.id)
+        else:
+            self._repo.create_branch(name, version.id)
+
+    def tag(self, name: str, *, at: str = TRUNK) -> None:
+        """Name a version for ever.
+
+        Raises
+        ------
+        NameExistsError
+            If a branch or tag has that name.
+        NameSpentError
+            If it belonged to a tag that was deleted.
+        UnknownRefError
+            If there is no version ``at``.
+        InvalidInputError
+            For a name that cannot be stored.
+        """
+        check_free(check_name(name, "tag"), "branch", self.branches())
+        check_free(name, "tag", self.tags())
+        make_tag(self._repo, name, self.at(at).id)
+
+    def delete_branch(self, name: str) -> None:
+        """Delete a branch; its versions stay reachable by id until they are expired.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is none.
+        RefusedError
+            For ``main``.
+        """
+        if name == TRUNK:
+            msg = f"branch {TRUNK!r}: it stays; move it with branch({TRUNK!r}, at=…, move=True)"
+            raise RefusedError(msg)
+        check_known(name, "branch", self.branches())
+        self._repo.delete_branch(name)
+
+    def delete_tag(self, name: str) -> None:
+        """Delete a tag; its name stays spent.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is none.
+        """
+        check_known(name, "tag", self.tags())
+        self._repo.delete_tag(name)
+
+    def revert(self, ref: str, *, branch: str = TRUNK, message: str | None = None) -> Version:
+        """Commit to ``branch`` a version that is equal to ``ref`` by id; ids appended since become tombstones.
+
+        It costs what changed since; the versions between stay in the log.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is no such version or branch.
+        ConflictError
+            If the branch moves meanwhile.
+        """
+        target = self.at(ref)
+        with self.checkout(branch) as work:
+            changes = compare(work.version, target, self._version).changes()
+            replay(changes, work)
+            kept = _kept_segments(work.version, target)
+            if kept is not None and not any(map(len, changes.appended.values())):
+                work.consumed.truncate(kept)
+            work.lineage["reverted_to"] = target.id
+            return work.commit(message or f"revert to {ref}", metadata=target.metadata, allow_empty=True, allow_nonfinite=True)
+
+    def compact(self, branch: str = TRUNK) -> Version:
+        """Fold every table and merge index and record, as a version with an empty diff; the tip, where nothing is to be done.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is no such branch.
+        ConflictError
+            If the branch moves meanwhile.
+        """
+        tip = self.checkout(branch).version
+        if not maintenance.needs_compaction(tip):
+            return tip
+
+        return self._version(maintenance.compact(self._repo, branch, tip))
+
+    def verify(self, ref: str = TRUNK, *, deep: bool = True) -> Report:
+        """Check one version: its invariants, and with ``deep`` the checksum of every chunk.
+
+        Raises
+        ------
+        UnknownRefError
+            If there is no such version.
+        """
+        return verify(self.at(ref), deep=deep)
+
+    def blame(self, entity: str, id: object, *, table: str | None = None) -> list[Version]:  # noqa: A002
+        """Return the versions that changed an id's rows (of one table, or of all), newest first; the last appended it.
+
+        Raises
+        ------
+        UnknownIdError
+            If the entity does not have the id.
+        UnknownNameError
+            If there is no such entity or table.
+        """
+        return blame(self.at(), entity, id, table=table, find=self._version)
+
+    def export(self, url: str | os.PathLike[str], *, ref: str = TRUNK, slots: bool = True) -> Store:
+        """Write one version, without its log, to a new store; ``slots=False`` leaves optimizer state out, for serving.
+
+        Raises
+        ------
+        StoreExistsError
+            If anything is there.
+        UnknownRefError
+            If there is no such version.
+        """
+        return Store(maintenance.export(self.at(ref), Location(url), slots=slots))
+
+
+def _kept_segments(tip: Version, target: Version) -> int | None:
+    """Return how many of the tip's consumed segments make up the target's record; None if they do not begin with them."""
+    now, then = ([s.name for s in RecordState.read(v.reader).segments] for v in (tip, target))
+    return len(then) if now[: len(then)] == then else None

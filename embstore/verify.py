@@ -1,0 +1,181 @@
+"""Whether a version is whole: its invariants, and with ``deep`` every byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.columns import TableRows, all_columns, data_columns, digest_column
+from embstore.entity import EntityState
+from embstore.errors import DamagedStoreError, EmbstoreError
+from embstore.ids import IdMap
+from embstore.initial import id_keys, row_digests
+from embstore.storage.arrays import Reader
+from embstore.storage.chunks import ArrayMeta, decode_chunk
+from embstore.storage.index import read_runs
+from embstore.version import Version
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found, or what a clean-up did.
+
+    Parameters
+    ----------
+    title
+        What was done.
+    problems
+        What is wrong, a line each; empty where all is well.
+    counts
+        What was looked at, by kind.
+    """
+
+    title: str
+    problems: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Return whether no problem was found."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report, JSON-ready."""
+        return {"title": self.title, "ok": self.ok, "problems": self.problems, "counts": self.counts}
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{n} {what}" for what, n in self.counts.items())
+        verdict = "ok" if self.ok else f"{len(self.problems)} problems"
+        return "\n".join([f"{self.title}: {verdict} ({counts})", *self.problems])
+
+
+def verify(version: Version, *, deep: bool) -> Report:
+    """Check one version.
+
+    Always: ids, index and tables are of one length and agree, rows of segments and records exist. With ``deep``: every chunk
+    of every array is there with a fitting checksum, and the digests fit the vectors, which finds swapped chunks too.
+    """
+    problems: list[str] = []
+    counts = {"entities": 0, "tables": 0}
+    if deep:
+        problems += _guarded(lambda: _check_chunks(version.reader, counts), "arrays")
+    for entity in _entities(version, problems):
+        counts["entities"] += 1
+        problems += _guarded(lambda entity=entity: _check_ids(version, entity), f"entity {entity!r}")  # type: ignore[misc]
+    for name in version.tables if not problems else ():
+        counts["tables"] += 1
+        problems += _guarded(lambda name=name: _check_table(version.table_rows(name), deep), f"table {name!r}")  # type: ignore[misc]
+    problems += _guarded(lambda: _check_consumed(version), "consumed")
+    problems += _guarded(lambda: _check_dense(version), "dense")
+    return Report(f"verify {version.id}{' deep' if deep else ''}", list(dict.fromkeys(problems)), counts)
+
+
+def _entities(version: Version, problems: list[str]) -> list[str]:
+    try:
+        return sorted(version.schema.entities or {})
+    except (EmbstoreError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"schema: {error}")
+        return []
+
+
+def _guarded(check: Callable[[], Iterator[str]], what: str) -> list[str]:
+    """Return the problems that ``check`` yields; what it cannot even read is one too."""
+    found: list[str] = []
+    try:
+        found.extend(check())
+    except (EmbstoreError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        found.append(f"{what}: {error}" if isinstance(error, DamagedStoreError) else f"{what}: cannot be checked ({error!r})")
+    return found
+
+
+def _check_chunks(reader: Reader, counts: dict[str, int]) -> Iterator[str]:
+    keys = reader.keys()
+    present = set(keys)
+    metas = {path: meta for key in keys if key.endswith("zarr.json") and (meta := reader.meta(path := key[: -len("/zarr.json")]))}
+    wanted: dict[str, ArrayMeta] = {}
+    for path, meta in metas.items():
+        for index in range(meta.n_chunks):
+            key = meta.chunk_key(path, index)
+            if key in present:
+                wanted[key] = meta
+            elif not path.endswith("/state"):  # live rows have no state stored
+                yield f"{key}: the chunk is missing"
+    counts["arrays"], counts["chunks"], counts["bytes"] = len(metas), len(wanted), 0
+    problems: list[str] = []
+
+    def check(key: str, raw: NDArray[np.uint8] | None) -> None:
+        counts["bytes"] += 0 if raw is None else len(raw)
+        try:
+            if raw is None:
+                problems.append(f"{key}: the chunk is missing")
+            else:
+                decode_chunk(wanted[key], raw, key)
+        except DamagedStoreError as error:
+            problems.append(str(error))
+
+    for key in wanted:  # one by one, so that a chunk that cannot even be fetched is named and the others still looked at
+        try:
+            reader.raw([key], check)
+        except EmbstoreError as error:
+            problems.append(f"{key}: {error}")
+    yield from problems
+
+
+def _check_ids(version: Version, entity: str) -> Iterator[str]:
+    idmap = IdMap(version.reader, entity)
+    state = EntityState.from_json(version.reader.attributes(f"entities/{entity}"))
+    removed = idmap.removed_rows()
+    if len(removed) != state.n_removed:
+        yield f"entity {entity!r}: {len(removed)} rows are marked removed, {state.n_removed} are counted"
+    rows = idmap.live_rows()
+    ids = idmap.at(rows)
+    if len(set(ids.tolist())) < len(ids):
+        yield f"entity {entity!r}: an id stands in two rows"
+    keys = id_keys(ids)
+    order = np.lexsort((rows, keys))
+    index_keys, index_rows = read_runs(version.reader, f"entities/{entity}/index", state.runs)
+    if not (np.array_equal(index_keys, keys[order]) and np.array_equal(index_rows, rows[order])):
+        yield f"entity {entity!r}: the index does not fit the ids"
+
+
+def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
+    n_rows, name = len(table.idmap), table.spec.name
+    stored = table.stored
+    if stored.base("values") is None and n_rows:
+        yield f"table {name!r}: it has {n_rows} rows but no values"
+    segments = stored.state.segments
+    for segment, rows in zip(segments, stored.segment_rows(segments), strict=True):
+        if len(rows) != segment.n_rows or np.any(np.diff(rows) <= 0) or rows[0] < 0 or rows[-1] >= n_rows:
+            yield f"table {name!r}: the rows of segment {segment.name} are not {segment.n_rows} ascending rows below {n_rows}"
+    for column in all_columns(table.spec):
+        places = [f"{stored.path}/base/{column.name}"] if stored.base(column.name) else []
+        places += [f"{stored.path}/segments/{segment.name}/{column.name}" for segment in stored.segments(column.name)]
+        for path, meta in zip(places, table.stored.reader.metas(places), strict=True):
+            if meta.dtype != column.dtype or meta.row_shape != column.row_shape or meta.n_rows > n_rows:
+                yield f"{path}: {meta.dtype} of shape {meta.shape} does not fit the table"
+    for column in data_columns(table.spec) if deep else ():
+        digests = digest_column(column)
+        if digests and not np.array_equal(row_digests(table.read(column)), table.read(digests)):
+            yield f"table {name!r}: vectors of {column.name} are not those that were committed"
+
+
+def _check_consumed(version: Version) -> Iterator[str]:
+    if not {"user", "item"} <= set(version.schema.entities or {}):
+        return
+    records = version.consumed.records()
+    for what, rows, n in (
+        ("user", records.users, len(version.ids("user"))),
+        ("item", records.items, len(version.ids("item"))),
+    ):
+        if len(rows) and (rows.min() < 0 or rows.max() >= n):
+            yield f"consumed: a record is of {what} row {rows.max()}, there are {n}"
+
+
+def _check_dense(version: Version) -> Iterator[str]:
+    for name in version.dense:
+        if version.dense[name] is None:
+            yield f"dense {name!r}: it is missing"

@@ -1,0 +1,178 @@
+"""A version: one state of the store, which never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from embstore.columns import TableRows, table_path
+from embstore.consumed import Consumed
+from embstore.dense import Dense
+from embstore.errors import UnknownNameError
+from embstore.ids import IdMap
+from embstore.schema import Schema, TableSpec
+from embstore.storage.arrays import Reader, Rows
+from embstore.storage.repo import Repo, Snapshot
+from embstore.tables import Table
+
+
+class View:
+    """What can be read of a version, and of a checkout as it will be committed."""
+
+    def __init__(self, repo: Repo, version_id: str) -> None:
+        self.repo = repo
+        self._version_id = version_id
+        self._idmaps: dict[str, IdMap] = {}
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Return the stored arrays below."""
+        return self.repo.reader(self._version_id)
+
+    @cached_property
+    def _stored_schema(self) -> Schema:
+        return Schema.from_json((self.reader.attributes("") or {})["schema"])
+
+    @property
+    def schema(self) -> Schema:
+        """Return the entities, tables and slots."""
+        return self._stored_schema
+
+    @property
+    def entities(self) -> dict[str, int]:
+        """Return how many live ids each entity has."""
+        return {entity: self.ids(entity).n_live for entity in self.schema.entities or {}}
+
+    @property
+    def tables(self) -> dict[str, TableSpec]:
+        """Return the tables by name."""
+        return {spec.name: spec for spec in self.schema.tables}
+
+    def ids(self, entity: str) -> IdMap:
+        """Return the ids of an entity and their rows.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such entity.
+        """
+        self.check_entity(entity)
+        if entity not in self._idmaps:
+            self._idmaps[entity] = self._make_idmap(entity)
+        return self._idmaps[entity]
+
+    def _make_idmap(self, entity: str) -> IdMap:
+        return IdMap(self.reader, entity)
+
+    def check_entity(self, entity: str) -> None:
+        """Raise UnknownNameError if there is no such entity."""
+        known = self.schema.entities or {}
+        if entity not in known:
+            msg = f"entity {entity!r}: the store has {', '.join(known) or 'none'}"
+            raise UnknownNameError(msg)
+
+    def table(self, name: str) -> Table:
+        """Return one table.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of that name.
+        """
+        return Table(self.table_rows(name))
+
+    def table_rows(self, name: str) -> TableRows:
+        """Return the columns of a table."""
+        spec = self.schema.table(name)
+        return TableRows(self.reader, spec, self.ids(spec.entity))
+
+    @property
+    def consumed(self) -> Consumed:
+        """Return what each user has had."""
+        return self._consumed
+
+    @cached_property
+    def _consumed(self) -> Consumed:
+        return Consumed(self.reader, self.ids)
+
+    @property
+    def dense(self) -> Mapping[str, Any]:
+        """Return the arrays without rows, by name."""
+        return self._dense
+
+    @cached_property
+    def _dense(self) -> Dense:
+        return Dense(self.reader)
+
+
+class Version(View):
+    """One immutable state of a store, with its message, parents and lineage. Equal versions have equal ids."""
+
+    def __init__(self, repo: Repo, snapshot: Snapshot, *, reopen: Callable[[str, str], Version]) -> None:
+        super().__init__(repo, snapshot.id)
+        self._snapshot = snapshot
+        self._reopen = reopen
+
+    @property
+    def _record(self) -> Mapping[str, Any]:
+        record: Mapping[str, Any] = self._snapshot.metadata.get("embstore", {})
+        return record
+
+    @property
+    def id(self) -> str:
+        """Return the name that the version keeps for ever."""
+        return self._snapshot.id
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Return the ids of the versions it was made from; the first is that of its own branch."""
+        return tuple(self._record.get("parents", ()))
+
+    @property
+    def parent(self) -> str | None:
+        """Return the id of the first parent; None for the first version of a store."""
+        return self.parents[0] if self.parents else None
+
+    @property
+    def message(self) -> str:
+        """Return what its author said."""
+        return self._snapshot.message
+
+    @property
+    def time(self) -> datetime:
+        """Return when it was committed (UTC)."""
+        return self._snapshot.time
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return what the caller of commit recorded."""
+        return dict(self._record.get("metadata", {}))
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """Return what embstore recorded: trainer, counts, bytes, library versions."""
+        return dict(self._record.get("lineage", {}))
+
+    def changed_rows(self, table: str) -> Rows:
+        """Return the rows of ``table`` below its parent's length that this version's commit wrote, ascending."""
+        counts = self.lineage.get("counts", {}).get("tables", {}).get(table, {})
+        if not counts.get("recorded"):
+            return np.empty(0, np.int64)
+        rows: Rows = self.reader.read([f"{table_path(table)}/changed"])[0].astype(np.int64)
+        return rows
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Version) and (self.id, self.repo.url) == (other.id, other.repo.url)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Version({self.id}, {self.time:%Y-%m-%d %H:%M:%S}, {self.message!r})"
+
+    def __reduce__(self) -> tuple[Callable[[str, str], Version], tuple[str, str]]:
+        return self._reopen, (self.repo.url, self.id)
