@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +34,10 @@ class Dense(Mapping[str, NDArray[Any]]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._names = stored_names(reader)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return stored_names(self._reader)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -110,7 +114,8 @@ class StagedDense(Dense, MutableMapping[str, NDArray[Any]]):
 
     def reload(self, reader: Reader) -> None:
         """Begin anew on what was committed."""
-        self._reader, self._names = reader, stored_names(reader)
+        self._reader = reader
+        self.__dict__.pop("_names", None)
         self.staged.clear()
 
 

@@ -82,6 +82,12 @@ class StagedIds:
         return positions, self._order[slots]
 
 
+def entity_paths(entity: str) -> list[str]:
+    """Return where the arrays of an entity lie that a commit may touch."""
+    path = f"entities/{entity}"
+    return [path, f"{path}/state", f"{path}/index", *(f"{path}/ids{part}" for part in ("", "/values", "/bytes", "/ends"))]
+
+
 def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: StagedIds) -> None:
     """Write what ``staged`` holds to the entity; makes it where it is missing."""
     path = f"entities/{entity}"

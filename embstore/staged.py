@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.columns import TableRows, all_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
+from embstore.dense import PATH as DENSE_PATH
 from embstore.dense import StagedDense, write_dense
-from embstore.entity import write_ids
+from embstore.entity import entity_paths, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec
@@ -48,13 +50,18 @@ class Staged:
     consumed: StagedConsumed
     dense: StagedDense
 
+    @cached_property
+    def edits(self) -> dict[str, dict[str, Edit]]:
+        """Return the staged rows by table and column."""
+        return {name: table.edits() for name, table in self.tables.items()}
+
     @property
     def is_empty(self) -> bool:
         """Return whether there is nothing to commit."""
         return (
             self.schema == self.schema_before
             and all(idmap.staged.is_empty for idmap in self.idmaps.values())
-            and not any(table.edits() for table in self.tables.values())
+            and all(column.is_empty for table in self.tables.values() for column in table.staged.values())
             and self.consumed.part.is_empty
             and self.consumed.reset_to is None
             and not self.dense.changed()
@@ -63,7 +70,7 @@ class Staged:
     def check_finite(self) -> None:
         """Raise NonFiniteError if a staged number is NaN or infinite, naming where, how many and the first ids."""
         for name, table in self.tables.items():
-            for column, edit in table.edits().items():
+            for column, edit in self.edits[name].items():
                 bad = _non_finite(edit)
                 if len(bad):
                     ids = ", ".join(repr(i) for i in table.idmap.at(edit.rows[bad[:3]]).tolist())
@@ -85,7 +92,7 @@ class Staged:
             appended[entity] = idmap.at(stays)
             removed[entity] = idmap.at(gone[gone < idmap.n_stored])
         rows = {
-            name: {column: _row_changes(table.idmap, edit) for column, edit in table.edits().items()}
+            name: {column: _row_changes(table.idmap, edit) for column, edit in self.edits[name].items()}
             for name, table in self.tables.items()
         }
         return Changes(self.schema_before, self.schema, appended, removed, rows, self._consumed_changes(), self.dense.changed())
@@ -110,6 +117,7 @@ class Staged:
 
     def write(self, writer: Writer) -> dict[str, Any]:
         """Write everything; return counts, JSON-ready."""
+        writer.load_documents(self._paths())
         if self.schema != self.schema_before:
             writer.set_group("", {**(writer.attributes("") or {}), "schema": self.schema.to_json()})
         self._delete_dropped(writer)
@@ -131,6 +139,16 @@ class Staged:
         counts["dense"] = sorted(changed)
         return counts
 
+    def _paths(self) -> Iterator[str]:
+        """Yield where most of what this commit touches lies, to be looked up in one round."""
+        yield from ("", "entities", "tables", CONSUMED_PATH, DENSE_PATH)
+        for entity in self.schema.entities or {}:
+            yield from entity_paths(entity)
+        for spec in self.schema.tables:
+            path = table_path(spec.name)
+            yield from (path, f"{path}/changed", f"{path}/segments", f"{path}/base")
+            yield from (f"{path}/base/{column.name}" for column in all_columns(spec))
+
     def _delete_dropped(self, writer: Writer) -> None:
         kept = {spec.name: {slot.name for slot in spec.slots} for spec in self.schema.tables}
         for spec in self.schema_before.tables:
@@ -141,7 +159,7 @@ class Staged:
 
     def _write_table(self, writer: Writer, spec: TableSpec) -> dict[str, int] | None:
         table, path = self.tables[spec.name], table_path(spec.name)
-        edits, dropped = table.edits(), self._dropped_columns(spec)
+        edits, dropped = self.edits[spec.name], self._dropped_columns(spec)
         existed = writer.attributes(path) is not None
         if existed and not edits and not dropped:
             return None

@@ -34,6 +34,7 @@ class StagedColumn:
         self._n_changed = 0
         self._new = column.empty(0)
         self._n_new = 0
+        self._block = column.empty(0)
 
     @property
     def is_empty(self) -> bool:
@@ -51,17 +52,30 @@ class StagedColumn:
         if len(rows) == 0:
             return
         new = rows >= self._n_stored
-        if new.any():
-            self._scatter_new(rows[new] - self._n_stored, values[new])
-            rows, values = rows[~new], values[~new]
-        if len(rows):
-            self._scatter_old(rows, values)
+        n_old = len(rows) - int(np.count_nonzero(new))
+        if not new[:n_old].any():  # old rows first, as a training job writes them: slices need no copy
+            old_part, new_part = slice(0, n_old), slice(n_old, None)
+            self._scatter_parts(rows[old_part], values[old_part], rows[new_part], values[new_part])
+        else:
+            self._scatter_parts(rows[~new], values[~new], rows[new], values[new])
+
+    def _scatter_parts(self, old: Rows, old_values: NDArray[Any], new: Rows, new_values: NDArray[Any]) -> None:
+        # New rows first: the block of old rows is then made with room for them behind it.
+        if len(new):
+            self._scatter_new(new - self._n_stored, new_values)
+        if len(old):
+            self._scatter_old(old, old_values)
 
     def _scatter_new(self, places: Rows, values: NDArray[Any]) -> None:
-        missing = int(places.max()) + 1 - self._n_new
-        if missing > 0:
-            self.append(np.full((missing, *self.column.row_shape), self.column.fill, self.column.dtype))
-        self._new[places] = values
+        stop = int(places.max()) + 1
+        if stop > self._n_new:
+            self._new = _room(self._new, self._n_new, stop - self._n_new)
+            self._new[self._n_new : stop] = self.column.fill
+            self._n_new = stop
+        if np.array_equal(places, np.arange(places[0], places[0] + len(places))):
+            self._new[places[0] : places[0] + len(places)] = values
+        else:
+            self._new[places] = values
 
     def _scatter_old(self, rows: Rows, values: NDArray[Any]) -> None:
         if self._place is None:
@@ -74,13 +88,21 @@ class StagedColumn:
     def _make_places(self, rows: Rows) -> None:
         assert self._place is not None
         if len(rows) > 1 and not np.all(rows[1:] > rows[:-1]):
-            rows = np.unique(rows)
+            rows = _distinct(rows, self._n_stored)
         n, stop = self._n_changed, self._n_changed + len(rows)
-        self._buffer = _room(self._buffer, n, len(rows))
+        if stop > len(self._buffer):
+            self._make_block(max(stop, 2 * n))
         self._rows = _room(self._rows, n, len(rows))
         self._rows[n:stop] = rows
         self._place[rows] = np.arange(n + 1, stop + 1, dtype=np.int32)
         self._n_changed = stop
+
+    def _make_block(self, n_places: int) -> None:
+        """Move old and new rows to one block, so that a commit can write both without copying them together."""
+        block = self.column.empty(n_places + self._n_new)
+        block[: self._n_changed] = self._buffer[: self._n_changed]
+        block[n_places:] = self._new[: self._n_new]
+        self._block, self._buffer, self._new = block, block[:n_places], block[n_places:]
 
     def overlay(self, rows: Rows, out: NDArray[Any]) -> NDArray[np.bool_]:
         """Enter staged rows into ``out`` and return which of ``rows`` neither were staged nor are new."""
@@ -105,7 +127,8 @@ class StagedColumn:
 
     def edit(self) -> Edit:
         """Return what is staged, rows sorted."""
-        rows, values = self._rows[: self._n_changed], self._buffer[: self._n_changed]
+        rows, whole = self._rows[: self._n_changed], self._buffer[: self._n_changed]
+        values = whole
         if not np.all(rows[1:] > rows[:-1]):
             order = np.argsort(rows)
             rows, values = rows[order], values[order]
@@ -115,7 +138,18 @@ class StagedColumn:
             return Edit(new_rows, new_values)
         if self._n_new == 0:
             return Edit(rows, values)
-        return Edit(np.concatenate([rows, new_rows]), np.concatenate([values, new_values]))
+        both = np.concatenate([rows, new_rows])
+        adjacent = values is whole and self._new.base is self._block and len(self._block) == len(both)
+        return Edit(both, self._block if adjacent else np.concatenate([values, new_values]))
+
+
+def _distinct(rows: Rows, n_rows: int) -> Rows:
+    """Return the distinct rows, ascending; where they are many of all rows, marking them is cheaper than sorting."""
+    if len(rows) * 32 < n_rows:
+        return np.unique(rows)
+    marked = np.zeros(n_rows, bool)
+    marked[rows] = True
+    return np.flatnonzero(marked)
 
 
 def _room(array: NDArray[Any], used: int, more: int) -> NDArray[Any]:

@@ -35,7 +35,10 @@ class View:
 
     @cached_property
     def _stored_schema(self) -> Schema:
-        return Schema.from_json((self.reader.attributes("") or {})["schema"])
+        schema = Schema.from_json((self.reader.attributes("") or {})["schema"])
+        names = [f"entities/{entity}" for entity in schema.entities or {}] + [table_path(t.name) for t in schema.tables]
+        self.reader.load_documents(names)
+        return schema
 
     @property
     def schema(self) -> Schema:

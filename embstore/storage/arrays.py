@@ -30,13 +30,13 @@ class Reader:
 
     def attributes(self, path: str) -> dict[str, Any] | None:
         """Return the attributes of the group or array at ``path``; None if there is none."""
-        self._load_documents([path])
+        self.load_documents([path])
         found = self._documents[path]
         return None if found is None else found[1]
 
     def meta(self, path: str) -> ArrayMeta | None:
         """Return what the array at ``path`` is; None if there is none."""
-        self._load_documents([path])
+        self.load_documents([path])
         found = self._documents[path]
         return None if found is None else found[0]
 
@@ -48,7 +48,7 @@ class Reader:
         DamagedStoreError
             If one is missing.
         """
-        self._load_documents(paths)
+        self.load_documents(paths)
         metas = []
         for path in paths:
             found = self._documents[path]
@@ -58,7 +58,8 @@ class Reader:
             metas.append(found[0])
         return metas
 
-    def _load_documents(self, paths: Sequence[str]) -> None:
+    def load_documents(self, paths: Iterable[str]) -> None:
+        """Look up what is at ``paths`` in one round; later questions about them cost nothing."""
         missing = [path for path in dict.fromkeys(paths) if path not in self._documents]
         if missing:
 

@@ -154,6 +154,5 @@ def _write(writer: Writer, path: str, name: str, keys: Keys, rows: Rows) -> Run:
     order = np.lexsort((rows, keys))
     keys, rows = keys[order], rows[order]
     height = even_height(len(keys), 8, chunk_bytes=_CHUNK_BYTES)
-    writer.write(f"{path}/{name}/keys", keys, height=height)
-    writer.write(f"{path}/{name}/rows", rows.astype(np.int32), height=height)
+    writer.write_all({f"{path}/{name}/keys": keys, f"{path}/{name}/rows": rows.astype(np.int32)}, height=height)
     return Run(name, len(keys), tuple(keys[::height].tolist()), int(keys[-1]))

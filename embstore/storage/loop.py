@@ -27,14 +27,23 @@ def _running_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` on the loop and return its result; an interrupt cancels it first."""
-    future: Future[T] = asyncio.run_coroutine_threadsafe(work, _running_loop())
+def start(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start ``work`` on the loop; ``finish`` waits for it."""
+    return asyncio.run_coroutine_threadsafe(work, _running_loop())
+
+
+def finish(future: Future[T]) -> T:
+    """Return the result of what was started; an interrupt cancels it first."""
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on the loop and return its result."""
+    return finish(start(work))
 
 
 async def each(requests: Iterable[Request], do: Callable[[Request], Coroutine[Any, Any, None]], *, in_flight: int) -> None:

@@ -185,8 +185,7 @@ def _write(writer: Writer, state: RecordState, part: Part) -> RecordSegment:
     }
     if len(part.records):
         arrays |= _csr(part.records)
-    for array, data in arrays.items():
-        writer.write(f"{PATH}/segments/{name}/{array}", data, zstd=True)
+    writer.write_all({f"{PATH}/segments/{name}/{array}": data for array, data in arrays.items()}, zstd=True)
     return RecordSegment(name, len(part.records), tuple(arrays))
 
 

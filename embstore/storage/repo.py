@@ -168,7 +168,11 @@ class Repo:
         if session.snapshot_id != parent:
             msg = f"branch {branch!r} has moved from {parent} to {session.snapshot_id} since this checkout was made"
             raise ConflictError(msg)
-        message, metadata = write(Writer(session.store))
+        writer = Writer(session.store)
+        try:
+            message, metadata = write(writer)
+        finally:
+            writer.settle()
         with writing():
             new: str = session.flush(message, metadata=dict(metadata))
             self._sync()

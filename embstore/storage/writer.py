@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from zarr.core.buffer import cpu
 from embstore.storage.arrays import Reader, Rows, rows_by_chunk
 from embstore.storage.chunks import ArrayMeta, encode_chunk, even_height
 from embstore.storage.faults import writing
-from embstore.storage.loop import each, run
+from embstore.storage.loop import each, finish, run, start
 
 _WRITES_IN_FLIGHT = 4
 
@@ -41,6 +42,7 @@ class Writer(Reader):
     def __init__(self, store: IcechunkStore) -> None:
         super().__init__(store)
         self.written_bytes = 0
+        self._pending: Future[None] | None = None
         # Arrays of one path in two versions are the same array where they carry the same token.
         self.token = secrets.token_hex(4)
 
@@ -50,18 +52,23 @@ class Writer(Reader):
 
     def set_group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Make or replace the group at ``path``."""
-        data = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-        self._put([(f"{path}/zarr.json" if path else "zarr.json", json.dumps(data).encode())])
+        self._put([(f"{path}/zarr.json" if path else "zarr.json", _group_document(attributes))])
         self._documents[path] = (None, dict(attributes))
 
     def write(self, path: str, array: NDArray[Any], *, height: int | None = None, zstd: bool = False) -> None:
         """Write ``array`` at ``path``, where nothing is yet; by default in even chunks of at most 4 MiB."""
+        self.write_all({path: array}, height=height, zstd=zstd)
+
+    def write_all(self, arrays: Mapping[str, NDArray[Any]], *, height: int | None = None, zstd: bool = False) -> None:
+        """Write several arrays in one round, documents first: a chunk without its array's document is refused."""
+        metas = {path: self._new_meta(array, height, zstd) for path, array in arrays.items()}
+        chunks = (item for path, meta in metas.items() for item in _encoded(path, meta, arrays[path], range(meta.n_chunks)))
+        self._put([*self._missing_parents(arrays), *self._documents_of(metas)], chunks)
+
+    def _new_meta(self, array: NDArray[Any], height: int | None, zstd: bool) -> ArrayMeta:
         row_bytes = array[:1].nbytes if array.ndim and len(array) else 1
         height = height or even_height(len(array) if array.ndim else 1, row_bytes)
-        meta = ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, {"written": self.token})
-        self._make_parents(path)
-        self._set_meta(path, meta)
-        self._put(_encoded(path, meta, array, range(meta.n_chunks)))
+        return ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, {"written": self.token})
 
     def append(self, path: str, array: NDArray[Any]) -> None:
         """Lengthen the array at ``path``; only its last chunk is written again."""
@@ -70,14 +77,15 @@ class Writer(Reader):
         kept = meta.n_rows - first * meta.height
         tail = self.gather(path, np.arange(meta.n_rows - kept, meta.n_rows)) if kept else array[:0]
         grown = ArrayMeta((meta.n_rows + len(array), *meta.row_shape), meta.dtype, meta.height, meta.zstd, meta.attributes)
-        self._set_meta(path, grown)
         data = np.concatenate([tail, array]) if kept else array
-        self._put(_encoded(path, grown, data, range(first, grown.n_chunks), offset=first * meta.height))
+        chunks = _encoded(path, grown, data, range(first, grown.n_chunks), offset=first * meta.height)
+        self._put(self._documents_of({path: grown}), chunks)
 
     def resize(self, path: str, n_rows: int) -> None:
         """Lengthen a sparse array with chunks that are not stored and read as zeros."""
         (meta,) = self.metas([path])
-        self._set_meta(path, ArrayMeta((n_rows, *meta.row_shape), meta.dtype, meta.height, meta.zstd, meta.attributes))
+        grown = ArrayMeta((n_rows, *meta.row_shape), meta.dtype, meta.height, meta.zstd, meta.attributes)
+        self._put(self._documents_of({path: grown}))
 
     def scatter(self, path: str, rows: Rows, values: NDArray[Any], *, sparse: bool = False) -> None:
         """Replace ``rows`` of the array at ``path``, writing again only the chunks that hold them."""
@@ -91,16 +99,16 @@ class Writer(Reader):
             changed[index][rows[positions] - index * meta.height] = values[positions]
 
         self.chunks([(path, meta, index) for index, _ in groups], place, sparse=sparse)
-        self._put((meta.chunk_key(path, index), encode_chunk(meta, chunk)) for index, chunk in changed.items())
+        self._put([], ((meta.chunk_key(path, index), encode_chunk(meta, chunk)) for index, chunk in changed.items()))
 
     def copy(self, source: Reader, prefix: str) -> None:
         """Copy everything below ``prefix`` from another store, documents first."""
         keys = [key for key in source.keys(prefix) if key.startswith(f"{prefix}/")]
         found: dict[str, bytes] = {}
         source.raw(keys, lambda key, raw: found.update({key: b"" if raw is None else raw.tobytes()}))
-        self._make_parents(f"{prefix}/array")
-        self._put((key, found[key]) for key in keys if key.endswith("/zarr.json"))
-        self._put((key, found[key]) for key in keys if not key.endswith("/zarr.json"))
+        documents = [(key, found[key]) for key in keys if key.endswith("/zarr.json")]
+        chunks = ((key, found[key]) for key in keys if not key.endswith("/zarr.json"))
+        self._put([*self._missing_parents([f"{prefix}/array"]), *documents], chunks)
 
     def delete(self, path: str) -> None:
         """Delete the array or group at ``path`` and all below it."""
@@ -108,32 +116,64 @@ class Writer(Reader):
         async def remove() -> None:
             await self._store.delete_dir(path)
 
+        self.settle()
         with writing():
             run(remove())
         for known in list(self._documents):
             if known == path or known.startswith(f"{path}/"):
                 self._documents[known] = None
 
-    def _make_parents(self, path: str) -> None:
+    def _missing_parents(self, paths: Iterable[str]) -> list[tuple[str, bytes]]:
         """Zarr has no implicit groups: every folder on the way to an array has its document."""
-        names = path.split("/")[:-1]
-        for parent in ["/".join(names[:n]) for n in range(1, len(names) + 1)]:
-            if self.attributes(parent) is None:
-                self.set_group(parent, {})
+        names = [path.split("/") for path in paths]
+        parents = list(dict.fromkeys("/".join(parts[:n]) for parts in names for n in range(1, len(parts))))
+        self.load_documents(parents)
+        missing = [parent for parent in parents if self._documents[parent] is None]
+        self._documents.update((parent, (None, {})) for parent in missing)
+        return [(f"{parent}/zarr.json", _group_document({})) for parent in missing]
 
-    def _set_meta(self, path: str, meta: ArrayMeta) -> None:
-        self._put([(f"{path}/zarr.json", meta.document())])
-        self._documents[path] = (meta, dict(meta.attributes))
+    def _documents_of(self, metas: Mapping[str, ArrayMeta]) -> list[tuple[str, bytes]]:
+        self._documents.update((path, (meta, dict(meta.attributes))) for path, meta in metas.items())
+        return [(f"{path}/zarr.json", meta.document()) for path, meta in metas.items()]
 
-    def _put(self, items: Iterable[tuple[str, bytes]]) -> None:
+    def _put(self, documents: Iterable[tuple[str, bytes]], chunks: Iterable[tuple[str, bytes]] = ()) -> None:
         async def put(item: tuple[str, bytes]) -> None:
-            key, raw = item
-            await self._store.set(key, _Raw.of(raw))
-            if not key.endswith("zarr.json"):
-                self.written_bytes += len(raw)
+            await self._store.set(item[0], _Raw.of(item[1]))
 
-        with writing():
-            run(each(items, put, in_flight=_WRITES_IN_FLIGHT))
+        async def put_chunk(item: tuple[str, bytes]) -> None:
+            await put(item)
+            self.written_bytes += len(item[1])
+
+        async def put_all() -> None:
+            await each(documents, put, in_flight=_WRITES_IN_FLIGHT)
+            await each(chunks, put_chunk, in_flight=_WRITES_IN_FLIGHT)
+
+        self.settle()
+        self._pending = start(put_all())
+
+    def settle(self) -> None:
+        """Wait for what is still being written; the next array is made ready meanwhile.
+
+        Raises
+        ------
+        StorageError
+            If it could not be written.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            with writing():
+                finish(pending)
+
+    def chunks(
+        self, wanted: Sequence[tuple[str, ArrayMeta, int]], sink: Callable[[int, NDArray[Any]], None], *, sparse: bool = False
+    ) -> None:
+        """Give the rows of each wanted chunk to ``sink``, those just written too."""
+        self.settle()
+        super().chunks(wanted, sink, sparse=sparse)
+
+
+def _group_document(attributes: Mapping[str, Any]) -> bytes:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}).encode()
 
 
 def _encoded(
