@@ -34,7 +34,7 @@ class ConsumedChanges:
 
     users: Ids = field(default_factory=_no_ids)
     items: Ids = field(default_factory=_no_ids)
-    times: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int64))
+    times: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     dropped_users: Ids = field(default_factory=_no_ids)
     dropped_items: Ids = field(default_factory=_no_ids)
     reset: bool = False

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from embstore.consumed import ITEM, USER
-from embstore.errors import ConflictError, InvalidInputError, RefusedError, UncommittedError
+from embstore.errors import ConflictError, InvalidInputError, NameExistsError, RefusedError, UncommittedError
 from embstore.growth import append_ids, zero_rows
-from embstore.lineage import checked_metadata, version_record
+from embstore.lineage import check_message, checked_metadata, version_record
 from embstore.names import check_name
 from embstore.schema import TableSpec
 from embstore.staged import Staged
@@ -141,9 +141,7 @@ class Checkout(Workspace):
         if on_conflict != "fail":
             msg = f"on_conflict={on_conflict!r}: only 'fail' is known; commit to a branch of its own with branch="
             raise InvalidInputError(msg)
-        if not isinstance(message, str) or not message.strip():
-            msg = f"message {message!r}: say what this version is"
-            raise InvalidInputError(msg)
+        check_message(message)
         staged = self.staged
         if not allow_empty and staged.is_empty:
             msg = "nothing is staged; change something first, or pass allow_empty=True"
@@ -157,10 +155,12 @@ class Checkout(Workspace):
         known = self.repo.branches()
         if branch not in known and branch in self.repo.tags():
             msg = f"branch {branch!r}: a tag has this name; take another"
-            raise InvalidInputError(msg)
+            raise NameExistsError(msg)
 
         def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
             counts = staged.write(writer)
+            if writer.is_untouched:  # the engine knows no version without any change
+                writer.set_group("", {**(writer.attributes("") or {}), "empty_commit": writer.token})
             lineage = {**self.lineage, "counts": counts, "bytes": writer.written_bytes}
             return message, version_record([self.version.id], metadata, lineage)
 

@@ -35,7 +35,7 @@ def digest_column(column: Column) -> Column | None:
     if column.row_bytes < DIGEST_ROW_BYTES:
         return None
     fill = row_digests(np.full((1, *column.row_shape), column.fill, column.dtype))[0]
-    return Column(f"digests/{column.name.rpartition('/')[2]}", np.dtype(np.uint64), (), fill)
+    return Column(f"digests/{column.name}", np.dtype(np.uint64), (), fill)
 
 
 def data_columns(spec: TableSpec) -> list[Column]:
@@ -63,12 +63,12 @@ def with_digests(spec: TableSpec, edits: Mapping[str, Edit]) -> dict[str, Edit]:
 class TableRows:
     """The columns of one table at one version, and what a checkout has staged over them."""
 
-    def __init__(self, reader: Reader, spec: TableSpec, idmap: IdMap, *, writable: bool = False) -> None:
+    def __init__(self, reader: Reader, spec: TableSpec, idmap: IdMap, *, writable: bool = False, replaces: bool = False) -> None:
         self.spec = spec
         self.idmap = idmap
         self.writable = writable
         self.closed: str | None = None
-        self.stored = StoredTable(reader, table_path(spec.name))
+        self.stored = StoredTable(reader, table_path(spec.name), ignored=replaces)
         self.staged: dict[str, StagedColumn] = {}
 
     def reload(self, reader: Reader, spec: TableSpec) -> None:
@@ -76,6 +76,11 @@ class TableRows:
         self.spec = spec
         self.stored = StoredTable(reader, table_path(spec.name))
         self.staged.clear()
+
+    @property
+    def made(self) -> dict[str, str]:
+        """Return for each column a token of the commit that added it."""
+        return self.stored.state.made
 
     def holds(self, column: Column) -> bool:
         """Return whether a row of the column was ever written; else all are at its fill."""
@@ -136,14 +141,35 @@ def checked_values(values: object, column: Column, n_rows: int, table: str) -> N
     InvalidInputError
         For another shape, or a dtype that does not fit (wider floats are rounded, floats never become integers).
     """
-    array = np.asarray(values)
-    shape = (n_rows, *column.row_shape)
     what = f"{column.name} of table {table!r}"
+    array = as_array(values, what)
+    shape = (n_rows, *column.row_shape)
     if array.shape != shape:
         msg = f"{what}: values of shape {array.shape}; give {shape}, one row for each"
         raise InvalidInputError(msg)
     if array.dtype != column.dtype and not np.can_cast(array.dtype, column.dtype, "same_kind"):
         msg = f"{what}: {array.dtype} does not fit {column.dtype}; convert it"
         raise InvalidInputError(msg)
+    if column.dtype.kind in "iu" and array.size:
+        low, high = np.iinfo(column.dtype).min, np.iinfo(column.dtype).max
+        if int(array.min()) < low or int(array.max()) > high:
+            worst = array.min() if int(array.min()) < low else array.max()
+            msg = f"{what}: {worst} does not fit {column.dtype} ({low} to {high})"
+            raise InvalidInputError(msg)
     with np.errstate(over="ignore"):  # what overflows is infinite then, and refuses the commit
         return array.astype(column.dtype, copy=False)
+
+
+def as_array(values: object, what: str) -> NDArray[Any]:
+    """Return ``values`` as an array.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is a list of lists of different lengths, or nothing like an array.
+    """
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        msg = f"{what}: cannot be made an array ({error})"
+        raise InvalidInputError(msg) from error

@@ -15,6 +15,7 @@ from embstore.consumed import ITEM, USER
 from embstore.dense import array_path, same_bits
 from embstore.entity import Ids
 from embstore.ids import IdMap
+from embstore.schema import is_another
 from embstore.storage.arrays import Rows
 from embstore.storage.records import Records, RecordState, apply, read_parts
 from embstore.storage.segments import Column, as_items
@@ -49,7 +50,8 @@ def match_ids(base: IdMap, target: IdMap, n_shared: int) -> Matching:
     """Match the ids of two states whose first ``n_shared`` rows are the same ids."""
     base_gone, target_gone = base.removed_rows(), target.removed_rows()
     base_loose, target_loose = _loose(base, n_shared, base_gone, target_gone), _loose(target, n_shared, target_gone, base_gone)
-    at = target.rows(base.at(base_loose), missing=-1)
+    same_type = base.id_type == target.id_type
+    at = target.rows(base.at(base_loose), missing=-1) if same_type else np.full(len(base_loose), -1)
     both = at >= 0
     appended = np.setdiff1d(target_loose, at[both], assume_unique=True)
     gone = np.union1d(base_gone[base_gone < n_shared], target_gone[target_gone < n_shared])
@@ -108,24 +110,33 @@ class Comparison:
     n_shared
         Rows of each entity that are the same ids on both sides.
     candidates
-        Shared rows of each table that may differ; a table that is missing here: any.
+        Shared rows of each table and column that may differ; what is missing here: any.
     """
 
-    def __init__(self, base: View, target: View, n_shared: Mapping[str, int], candidates: Mapping[str, Rows]) -> None:
+    def __init__(self, base: View, target: View, n_shared: Mapping[str, int], candidates: Mapping[tuple[str, str], Rows]) -> None:
         self.base, self.target = base, target
         self._candidates = candidates
         entities = set(base.schema.entities or {}) & set(target.schema.entities or {})
         self.matchings = {e: match_ids(base.ids(e), target.ids(e), n_shared.get(e, 0)) for e in sorted(entities)}
-        self.rows = {name: self._changed(name) for name in base.tables if name in target.tables}
+        same = [name for name, spec in base.tables.items() if name in target.tables and not is_another(spec, target.tables[name])]
+        self.rows = {name: self._changed(name) for name in same}
 
     def _changed(self, table: str) -> dict[str, ChangedRows]:
         base, target = self.base.table_rows(table), self.target.table_rows(table)
         there = {column.name for column in data_columns(base.spec)}
         return {
-            column.name: changed_rows(base, target, column, self.matchings[target.spec.entity], self._candidates.get(table))
+            column.name: changed_rows(
+                base, target, column, self.matchings[target.spec.entity], self._candidates.get((table, column.name))
+            )
             for column in data_columns(target.spec)
             if column.name in there
         }
+
+    @property
+    def target_rows_stay(self) -> bool:
+        """Return whether every live row of ``target`` is the same id's row in ``base``."""
+        known = self.matchings.keys() == set(self.target.schema.entities or {})
+        return known and not any(len(m.base_rows) or len(m.appended_rows) for m in self.matchings.values())
 
     def appended(self, entity: str) -> Ids:
         """Return the ids that only ``target`` has, in its row order."""
@@ -178,7 +189,7 @@ def _ids_of(view: View, entity: str, rows: Rows | None) -> Ids:
 def consumed_changes(base: View, target: View) -> ConsumedChanges:
     """Return what the consumed record gained; where ``base``'s segments do not begin ``target``'s, all of it anew."""
     if not {USER, ITEM} <= set(target.schema.entities or {}):
-        return ConsumedChanges()
+        return ConsumedChanges(reset=bool(RecordState.read(base.reader).segments))
     before, after = RecordState.read(base.reader).segments, RecordState.read(target.reader).segments
     n_before = len(base.consumed) if {USER, ITEM} <= set(base.schema.entities or {}) else 0
     users, items = target.ids(USER), target.ids(ITEM)

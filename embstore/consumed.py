@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from embstore.entity import Ids
 from embstore.errors import InvalidInputError, StaleCheckoutError
 from embstore.ids import IdMap, checked_rows
+from embstore.normalize import normalize_times
 from embstore.storage.arrays import Reader, Rows
-from embstore.storage.records import NO_TIME, Part, Records, RecordState, apply, read_parts, read_records
+from embstore.storage.records import Part, Records, RecordState, apply, encode_times, read_parts, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,14 +90,14 @@ class Consumed:
 
     def _by(self, entity: str) -> tuple[Rows, NDArray[np.int64]]:
         """Return where each row's records end (with a leading 0), and the other side's rows, oldest first."""
-        if entity not in self._sorted:
+        n_rows = len(self._ids(entity))
+        if entity not in self._sorted or len(self._sorted[entity][0]) != n_rows + 1:
             records = self.records()
             mine, others = (records.users, records.items) if entity == USER else (records.items, records.users)
-            n_rows = len(self._ids(entity))
             all_timed = np.ones(n_rows, bool)
             all_timed[mine[~records.timed]] = False
-            times = np.where(all_timed[mine], records.times, 0) if len(mine) else records.times
-            order = np.lexsort((np.arange(len(mine)), times, mine))
+            times = np.where(all_timed[mine][:, None], records.times, 0)
+            order = np.lexsort((times[:, 1], times[:, 0], mine))
             ends = np.concatenate([[0], np.cumsum(np.bincount(mine, minlength=n_rows))])
             self._sorted[entity] = ends, others[order]
         return self._sorted[entity]
@@ -143,9 +144,24 @@ class StagedConsumed(Consumed):
         if len(user_rows) != len(item_rows):
             msg = f"consumed: {len(user_rows)} users and {len(item_rows)} items; give one item for each user"
             raise InvalidInputError(msg)
-        records = Records(user_rows, item_rows, _checked_times(times, len(user_rows)))
+        records = Records(user_rows, item_rows, self._checked_times(times, len(user_rows)))
+        self._check_live(USER, user_rows)
+        self._check_live(ITEM, item_rows)
         dropped = np.unique(user_rows) if replace else user_rows[:0]
-        self._stage(Part(records, dropped_users=dropped))
+        self.stage(Part(records, dropped_users=dropped))
+
+    def _check_live(self, entity: str, rows: Rows) -> None:
+        gone = np.isin(rows, self._ids(entity).removed_rows())
+        if gone.any():
+            msg = f"consumed: row {rows[gone][0]} of {entity!r}: its id was removed; append it again and take its new row"
+            raise InvalidInputError(msg)
+
+    def _checked_times(self, times: object, n: int) -> NDArray[np.float64]:
+        checked = None if times is None else normalize_times(times)
+        if checked is not None and len(checked) != n:
+            msg = f"consumed: {len(checked)} times for {n} pairs; give one for each"
+            raise InvalidInputError(msg)
+        return encode_times(checked, n)
 
     def stored_count(self) -> int:
         """Return how many pairs the version below has."""
@@ -153,7 +169,7 @@ class StagedConsumed(Consumed):
 
     def drop(self, entity: str, rows: Rows) -> None:
         """Drop all records of these users or items: their ids are removed."""
-        self._stage(Part(dropped_users=rows) if entity == USER else Part(dropped_items=rows))
+        self.stage(Part(dropped_users=rows) if entity == USER else Part(dropped_items=rows))
 
     def reset(self, records: Records) -> None:
         """Let the record be ``records`` and nothing else."""
@@ -166,7 +182,8 @@ class StagedConsumed(Consumed):
         self.reset(apply(Records.empty(), read_parts(self._reader, stored)))
         self.kept_segments = n_segments
 
-    def _stage(self, part: Part) -> None:
+    def stage(self, part: Part) -> None:
+        """Let ``part`` follow what is staged."""
         self.part = Part(
             apply(self.part.records, [part]),
             np.union1d(self.part.dropped_users, part.dropped_users),
@@ -179,19 +196,3 @@ class StagedConsumed(Consumed):
         self._reader, self._stored = reader, None
         self.part, self.reset_to, self.kept_segments = Part(), None, None
         self._sorted.clear()
-
-
-def _checked_times(times: object, n: int) -> NDArray[Any]:
-    if times is None:
-        return np.full(n, NO_TIME)
-    array = np.asarray(times)
-    if array.dtype.kind == "M":
-        array = array.astype("datetime64[ns]").astype(np.int64)
-    if array.shape != (n,) or (n and array.dtype.kind not in "iuf"):
-        msg = f"times: {array.dtype} of shape {array.shape}; give {n} numbers or datetimes"
-        raise InvalidInputError(msg)
-    array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    if not np.isfinite(array).all() or (array.dtype.kind == "i" and (array == NO_TIME).any()):
-        msg = "times: not all are finite; leave times out, or give one for every pair"
-        raise InvalidInputError(msg)
-    return array

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from embstore.columns import as_array
 from embstore.errors import InvalidInputError, StaleCheckoutError, UnknownNameError
 from embstore.storage.arrays import Reader
 from embstore.storage.writer import Writer
@@ -85,11 +86,11 @@ class StagedDense(Dense, MutableMapping[str, NDArray[Any]]):
     def __setitem__(self, name: str, array: object) -> None:
         self._check_open()
         _check_dense_name(name)
-        value = np.asarray(array)
+        value = as_array(array, f"dense array {name!r}")
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             msg = f"dense array {name!r}: {value.dtype} cannot be stored; give numbers or booleans of at most 64 bits"
             raise InvalidInputError(msg)
-        self.staged[name] = np.array(value, order="C")
+        self.staged[name] = np.array(value, value.dtype.newbyteorder("="), order="C")
 
     def __delitem__(self, name: str) -> None:
         self._check_open()

@@ -14,7 +14,7 @@ from embstore.changes import ConsumedChanges
 from embstore.columns import TableRows, column_of
 from embstore.compare import ChangedRows, Comparison, consumed_changes, dense_changes
 from embstore.entity import Ids
-from embstore.schema import TableSpec
+from embstore.schema import TableSpec, is_another
 from embstore.storage.arrays import Reader, Rows
 from embstore.version import Version
 
@@ -44,8 +44,10 @@ class TableDiff:
 
     @property
     def status(self) -> str:
-        """Return ``"added"``, ``"deleted"`` or ``"kept"``."""
-        return "added" if self._base is None else "deleted" if self._target is None else "kept"
+        """Return ``"added"``, ``"deleted"``, ``"replaced"`` (another table of this name) or ``"kept"``."""
+        if self._base is None or self._target is None:
+            return "added" if self._base is None else "deleted"
+        return "replaced" if is_another(self._base.spec, self._target.spec) else "kept"
 
     @property
     def spec(self) -> TableSpec:
@@ -77,7 +79,7 @@ class TableDiff:
 
     @cached_property
     def _before_after(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        if self._base is None or self._target is None or not len(self.changed_rows):
+        if self.status != "kept" or not len(self.changed_rows) or self._base is None or self._target is None:
             nothing = np.empty((0, self.spec.dim or 1))
             return nothing, nothing
         column = column_of(self.spec)
@@ -203,7 +205,9 @@ class Diff:
             return True
         if self.consumed.n_before != self.consumed.n_after:
             return False
-        return all(map(np.array_equal, _records_by_id(self.base), _records_by_id(self.target)))
+        before, after = _records_by_id(self.base), _records_by_id(self.target)
+        same_pairs = np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+        return same_pairs and np.array_equal(before[2], after[2], equal_nan=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures, JSON-ready."""

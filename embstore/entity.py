@@ -32,6 +32,7 @@ class EntityState:
     n_removed: int = 0
     runs: list[Run] = field(default_factory=list)
     next_run: int = 1
+    made: str = ""  # a token of the commit that added the entity: one dropped and added again is another
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> EntityState:
@@ -39,7 +40,7 @@ class EntityState:
         if not data:
             return cls()
         runs = [Run.from_json(run) for run in data["runs"]]
-        return cls(data["id_type"], data["rows"], data["removed"], runs, data["next_run"])
+        return cls(data["id_type"], data["rows"], data["removed"], runs, data["next_run"], data["made"])
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON data."""
@@ -49,6 +50,7 @@ class EntityState:
             "removed": self.n_removed,
             "runs": [run.to_json() for run in self.runs],
             "next_run": self.next_run,
+            "made": self.made,
         }
 
 
@@ -93,6 +95,7 @@ def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: Stage
     path = f"entities/{entity}"
     state = EntityState.from_json(writer.attributes(path))
     first = state.n_rows
+    state.made = state.made or writer.token
     state.id_type = state.id_type or id_type or id_type_of(staged.ids)
     gone = np.array(sorted(staged.removed), np.int64)
     if len(staged.ids):

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from embstore.columns import data_columns
 from embstore.entity import EntityState
 from embstore.errors import InvalidInputError, NotAStoreError
 from embstore.lineage import library_versions, version_record
@@ -34,9 +35,10 @@ def found(location: Location, schema: Schema, durability: str) -> Repo:
     def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
         writer.set_group("", {**root, "schema": schema.to_json()})
         for entity, id_type in (schema.entities or {}).items():
-            writer.set_group(f"entities/{entity}", EntityState(id_type).to_json())
+            writer.set_group(f"entities/{entity}", EntityState(id_type, made=writer.token).to_json())
         for spec in schema.tables:
-            writer.set_group(f"tables/{spec.name}", {"table": spec.name, "columns": TableState().to_json()})
+            made = TableState(made={column.name: writer.token for column in data_columns(spec)})
+            writer.set_group(f"tables/{spec.name}", {"table": spec.name, "columns": made.to_json()})
         return "create the store", version_record([], {}, {"counts": {}, "bytes": 0})
 
     repo = repos.create(location)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.columns import TableRows, checked_values, column_of, data_columns
+from embstore.columns import TableRows, as_array, checked_values, column_of, data_columns
 from embstore.entity import Ids
 from embstore.errors import InvalidInputError, UnknownNameError
 from embstore.ids import IdMap
@@ -56,7 +56,7 @@ def _checked_init(
         if name not in specs:
             msg = f"init of table {name!r}: {idmap.entity!r} has the tables {', '.join(specs) or 'none'}"
             raise UnknownNameError(msg)
-        array = np.asarray(values)
+        array = as_array(values, f"init of table {name!r}")
         if array.ndim == 0:
             msg = f"init of table {name!r}: {values!r}; give an array with one row for each id"
             raise InvalidInputError(msg)
@@ -72,7 +72,7 @@ def _checked_init(
 def zero_rows(table: TableRows, rows: Rows) -> None:
     """Stage zeros for rows whose ids are removed; a slot that was never written holds nothing of them."""
     for column in data_columns(table.spec):
-        if table.holds(column):
+        if table.holds(column) or column.fill:
             table.staging(column).scatter(rows, np.zeros((len(rows), *column.row_shape), column.dtype))
 
 

@@ -57,10 +57,28 @@ def compare(base: Version, target: Version, find: Find) -> Comparison:
     ancestor = common_ancestor(base, target, find)
     if ancestor is None:
         return Comparison(base, target, {}, {})
-    n_shared = {entity: len(ancestor.ids(entity)) for entity in ancestor.schema.entities or {}}
+    n_shared = {
+        entity: len(ancestor.ids(entity))
+        for entity in ancestor.schema.entities or {}
+        if _is_one([v.ids(entity).made for v in (ancestor, base, target) if entity in (v.schema.entities or {})])
+    }
     between = [*_until(base, ancestor, find), *_until(target, ancestor, find)]
-    tables = [table for table in base.tables if table in ancestor.tables and table in target.tables]
-    return Comparison(base, target, n_shared, {table: _changed(between, table) for table in tables})
+    return Comparison(base, target, n_shared, _candidates(between, ancestor, base, target))
+
+
+def _is_one(tokens: Sequence[str | None]) -> bool:
+    return len(set(tokens)) == 1
+
+
+def _candidates(between: Sequence[Version], ancestor: Version, base: Version, target: Version) -> dict[tuple[str, str], Rows]:
+    """Return the rows that a version between recorded, for each table and column that is the same one throughout."""
+    candidates: dict[tuple[str, str], Rows] = {}
+    for name in {*base.tables} & {*target.tables} & {*ancestor.tables}:
+        made = [version.table_rows(name).made for version in (ancestor, base, target)]
+        same = [column for column in made[0] if _is_one([tokens.get(column) for tokens in made])]
+        rows = _changed(between, name)
+        candidates.update(((name, column), rows) for column in same)
+    return candidates
 
 
 def _until(version: Version, ancestor: Version, find: Find) -> list[Version]:

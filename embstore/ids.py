@@ -37,6 +37,20 @@ class IdMap:
             return self._id_type or self._stored.id_type
         return id_type_of(self._staged.ids) if self._staged else None
 
+    def declare(self, id_type: IdType | None) -> None:
+        """Fix the type of ids that there are none of yet."""
+        self._id_type = id_type
+
+    @property
+    def made(self) -> str:
+        """Return a token of the commit that added the entity."""
+        return self._stored.made
+
+    @property
+    def unsaved_type(self) -> IdType | None:
+        """Return the type that was declared and is not stored yet."""
+        return None if self._stored.id_type else self._id_type
+
     def __len__(self) -> int:
         return self._stored.n_rows + (len(self._staged.ids) if self._staged else 0)
 
@@ -220,7 +234,11 @@ def checked_rows(rows: object, n_rows: int, what: str) -> Rows:
     InvalidInputError
         If they are no whole numbers from 0 to ``n_rows - 1``.
     """
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+    except ValueError as error:
+        msg = f"rows of {what!r}: cannot be made an array ({error})"
+        raise InvalidInputError(msg) from error
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":

@@ -247,8 +247,8 @@ class Interactions:
         return taken
 
     def ordered(self) -> Interactions:
-        """Return the pairs by time (where there are times), user id and item id; equal ones in the order they had."""
-        keys = [rank_ids(self.item_ids), rank_ids(self.user_ids)]
+        """Return the pairs by time (where there are times), user id, item id and rating."""
+        keys = [*([] if self.ratings is None else [self.ratings]), rank_ids(self.item_ids), rank_ids(self.user_ids)]
         return self.take(np.lexsort(keys if self.times is None else [*keys, self.times]))
 
     def split(self, by: Literal["time", "user", "within"], share: float, *, seed: int = 0) -> tuple[Interactions, Interactions]:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from embstore.errors import InvalidInputError
+from embstore.errors import DamagedStoreError, InvalidInputError
 
 _LIBRARIES = ("embstore", "icechunk", "numpy", "zarr")
 _MOST_BYTES = 65_536
@@ -48,10 +48,27 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def version_record(parents: list[str], metadata: Mapping[str, Any], lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored beside a version's arrays and message."""
-    return {
-        "embstore": {
-            "parents": parents,
-            "metadata": dict(metadata),
-            "lineage": {**lineage, "libraries": library_versions()},
-        }
-    }
+    record = {"parents": parents, "metadata": dict(metadata), "lineage": {**lineage, "libraries": library_versions()}}
+    # As text: the engine keeps neither the order of keys nor large integers.
+    return {"embstore": json.dumps(record)}
+
+
+def parse_record(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``version_record`` put beside a version; empty where there is nothing of ours."""
+    try:
+        record: dict[str, Any] = json.loads(stored.get("embstore", "{}"))
+    except (ValueError, TypeError) as error:
+        msg = f"a version's lineage cannot be read ({error}); go back to an older version or a copy"
+        raise DamagedStoreError(msg) from error
+    return record
+
+
+def check_message(message: object) -> None:
+    """Raise InvalidInputError if ``message`` is no text that says something."""
+    try:
+        if isinstance(message, str) and message.strip() and message.encode():
+            return
+    except UnicodeEncodeError:
+        pass
+    msg = f"message {message!r}: say in text what this version is"
+    raise InvalidInputError(msg)

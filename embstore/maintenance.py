@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from embstore.columns import all_columns, table_path
+from embstore.columns import all_columns, data_columns, table_path
 from embstore.dense import array_path, stored_names, write_dense
 from embstore.entity import EntityState
 from embstore.founding import root_attributes
@@ -81,12 +81,21 @@ def export(version: Version, location: Location, *, slots: bool) -> Repo:
 
     def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
         _export_state(version, writer, root, slots=slots)
-        lineage = {**version.lineage, "exported_from": version.id, "counts": {}, "bytes": writer.written_bytes}
+        lineage = {**version.lineage, "exported_from": version.id, "counts": _all_new(version), "bytes": writer.written_bytes}
         return version.message, version_record([], version.metadata, lineage)
 
     repo = repos.create(location)
     repo.commit(TRUNK, repo.branches()[TRUNK], write)
     return repo
+
+
+def _all_new(version: Version) -> dict[str, Any]:
+    """Return the counts of a version that appended everything it has."""
+    entities = {
+        entity: {"rows": len(ids), "new": len(ids), "removed": len(ids) - ids.n_live}
+        for entity, ids in ((entity, version.ids(entity)) for entity in version.schema.entities or {})
+    }
+    return {"entities": entities, "tables": {}}
 
 
 def _export_state(version: Version, writer: Writer, root: Mapping[str, Any], *, slots: bool) -> None:
@@ -108,7 +117,8 @@ def _export_table(reader: Reader, writer: Writer, spec: TableSpec, n_rows: int) 
     for column in all_columns(spec):
         if stored.base(column.name) is not None or stored.segments(column.name):
             writer.write(f"{path}/base/{column.name}", stored.read(column, n_rows))
-    writer.set_group(path, {"table": spec.name, "columns": TableState().to_json()})
+    made = TableState(made={column.name: writer.token for column in data_columns(spec)})
+    writer.set_group(path, {"table": spec.name, "columns": made.to_json()})
 
 
 def without_slots(schema: Schema) -> Schema:

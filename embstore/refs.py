@@ -6,10 +6,19 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from embstore.errors import AmbiguousRefError, InvalidInputError, NameExistsError, NameSpentError, StorageError, UnknownRefError
+from embstore.errors import (
+    AmbiguousRefError,
+    DamagedStoreError,
+    InvalidInputError,
+    NameExistsError,
+    NameSpentError,
+    StorageError,
+    UnknownRefError,
+)
 from embstore.storage.repo import Repo, Snapshot
 
-_REF = re.compile(r"(?P<start>[^~@\s]+?)(?:~(?P<back>\d*)|@(?P<date>.+))?")
+_REF = re.compile(r"(?P<start>[^~@\s]+?)(?:~(?P<back>\d{0,9})|@(?P<date>.+))?")
+_WHOLE_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{20}")
 _SHORTEST_PREFIX = 4
 
 
@@ -50,6 +59,11 @@ def find(repo: Repo, name: str) -> str:
     for refs in (repo.branches(), repo.tags()):
         if name in refs:
             return refs[name]
+    if _WHOLE_ID.fullmatch(name):
+        try:
+            return repo.snapshot(name).id
+        except (DamagedStoreError, StopIteration):  # no such version, not even one that no branch leads to
+            pass
     found = _by_prefix(repo, name) if len(name) >= _SHORTEST_PREFIX else set()
     if len(found) > 1:
         msg = f"ref {name!r}: {len(found)} versions begin so ({', '.join(sorted(found)[:3])} …); give more characters"
@@ -100,8 +114,8 @@ def _end_of(text: str) -> datetime:
         msg = f"date {text!r}: give it as 2026-11-01 or 2026-11-01T12:30:00"
         raise InvalidInputError(msg) from error
     moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    whole_day = len(text) <= len("2026-11-01")
-    return moment + (timedelta(days=1) if whole_day else timedelta(microseconds=1))
+    step = timedelta(days=1) if len(text) <= len("2026-11-01") else timedelta(microseconds=1)
+    return min(moment, datetime.max.replace(tzinfo=UTC) - step) + step
 
 
 def check_free(name: str, kind: str, taken: Mapping[str, str]) -> None:

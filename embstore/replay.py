@@ -11,7 +11,7 @@ from embstore.checkout import Checkout
 from embstore.columns import TableRows, data_columns
 from embstore.consumed import ITEM, USER
 from embstore.entity import Ids
-from embstore.storage.records import NO_TIME, Records
+from embstore.storage.records import Part, Records
 
 
 def replay(changes: Changes, work: Checkout) -> None:
@@ -43,16 +43,15 @@ def _replay_rows(table: TableRows, columns: Mapping[str, RowChanges]) -> None:
 def _replay_consumed(changes: ConsumedChanges, work: Checkout) -> None:
     if changes.is_empty:
         return
+    if not {USER, ITEM} <= set(work.schema.entities or {}):
+        work.consumed.reset(Records.empty())
+        return
     records = Records(_rows(work, USER, changes.users), _rows(work, ITEM, changes.items), changes.times)
     if changes.reset:
         work.consumed.reset(records)
         return
-    for entity, ids in ((USER, changes.dropped_users), (ITEM, changes.dropped_items)):
-        rows = _rows(work, entity, ids)
-        if (rows >= 0).any():
-            work.consumed.drop(entity, rows[rows >= 0])
-    times = None if len(records) and not records.timed.any() else np.where(records.timed, records.times, NO_TIME)
-    work.consumed.append(records.users, records.items, times=times)
+    dropped = [_rows(work, USER, changes.dropped_users), _rows(work, ITEM, changes.dropped_items)]
+    work.consumed.stage(Part(records, *(rows[rows >= 0] for rows in dropped)))
 
 
 def _rows(work: Checkout, entity: str, ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

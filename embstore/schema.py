@@ -5,6 +5,7 @@ Everything here is a frozen dataclass that survives JSON in both directions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,19 @@ from embstore.initializers import (
 from embstore.names import IdType, check_id_type, check_name
 
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+
+
+def check_fits(value: float, dtype: str, what: str) -> None:
+    """Raise InvalidInputError if a number of ``dtype`` cannot be ``value``."""
+    kind, _, bits = dtype.partition("int")
+    if bits:
+        low, high = (0, 2 ** int(bits) - 1) if kind == "u" else (-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1)
+        fits = low <= value <= high and value == int(value)
+    else:
+        fits = abs(value) <= {"float16": 65504.0, "float32": 3.4028234663852886e38}.get(dtype, math.inf)
+    if not fits:
+        msg = f"{what}: {value} does not fit {dtype}"
+        raise InvalidInputError(msg)
 
 
 def _check_shape(dim: object, dtype: object, what: str) -> None:
@@ -63,7 +77,7 @@ class SlotSpec:
     def __post_init__(self) -> None:
         check_name(self.name, "slot")
         _check_shape(self.dim, self.dtype, f"slot {self.name!r}")
-        check_number(self.fill, f"slot {self.name!r}: fill")
+        check_fits(check_number(self.fill, f"slot {self.name!r}: fill"), self.dtype, f"slot {self.name!r}: fill")
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON data."""
@@ -119,6 +133,11 @@ class TableSpec:
         _check_shape(self.dim, self.dtype, f"table {self.name!r}")
         if not isinstance(self.init, (Zeros, Constant, Uniform, Normal)):
             msg = f"table {self.name!r}: init {self.init!r}: use Normal, Uniform, Zeros or Constant"
+            raise InvalidInputError(msg)
+        if isinstance(self.init, Constant):
+            check_fits(self.init.value, self.dtype, f"table {self.name!r}: init")
+        elif not isinstance(self.init, Zeros) and "int" in self.dtype:
+            msg = f"table {self.name!r}: {self.dtype} rows start at no random numbers; give init=Zeros() or Constant(-1)"
             raise InvalidInputError(msg)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
             msg = f"table {self.name!r}: seed {self.seed!r}: give a whole number within 64 bits"
@@ -281,3 +300,11 @@ def _missing_slots(have: TableSpec, wanted: TableSpec) -> list[SlotSpec]:
             msg = f"slot {slot.name!r} of table {have.name!r}: {stored} in the store, {asked} was asked for"
             raise SchemaMismatchError(msg)
     return [slot for slot in wanted.slots if slot.name not in slots]
+
+
+def is_another(have: TableSpec, wanted: TableSpec) -> bool:
+    """Return whether two tables of one name hold different things: another entity, dim or dtype, or such a slot."""
+    slots = {slot.name: slot for slot in have.slots}
+    return (have.entity, have.dim, have.dtype) != (wanted.entity, wanted.dim, wanted.dtype) or any(
+        slot.name in slots and slots[slot.name] != slot for slot in wanted.slots
+    )

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.changes import Changes, ConsumedChanges, RowChanges
-from embstore.columns import TableRows, all_columns, table_path, with_digests
+from embstore.columns import TableRows, all_columns, data_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH
 from embstore.dense import StagedDense, write_dense
 from embstore.entity import entity_paths, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
-from embstore.schema import Schema, TableSpec
+from embstore.schema import Schema, TableSpec, is_another
 from embstore.storage.arrays import Rows
 from embstore.storage.folding import TableWriter
 from embstore.storage.records import PATH as CONSUMED_PATH
@@ -123,8 +123,9 @@ class Staged:
         self._delete_dropped(writer)
         counts: dict[str, Any] = {"entities": {}, "tables": {}}
         for entity, id_type in (self.schema.entities or {}).items():
-            idmap = self.idmaps.get(entity)
-            if idmap is not None and (not idmap.staged.is_empty or writer.attributes(f"entities/{entity}") is None):
+            idmap = self.idmaps[entity]
+            missing = writer.attributes(f"entities/{entity}") is None
+            if not idmap.staged.is_empty or missing or idmap.unsaved_type:
                 write_ids(writer, entity, id_type, idmap.staged)
                 staged = idmap.staged
                 counts["entities"][entity] = {"rows": len(idmap), "new": len(staged.ids), "removed": len(staged.removed)}
@@ -150,9 +151,9 @@ class Staged:
             yield from (f"{path}/base/{column.name}" for column in all_columns(spec))
 
     def _delete_dropped(self, writer: Writer) -> None:
-        kept = {spec.name: {slot.name for slot in spec.slots} for spec in self.schema.tables}
+        kept = {spec.name: spec for spec in self.schema.tables}
         for spec in self.schema_before.tables:
-            if spec.name not in kept:
+            if spec.name not in kept or is_another(spec, kept[spec.name]):
                 writer.delete(table_path(spec.name))
         for entity in set(self.schema_before.entities or {}) - set(self.schema.entities or {}):
             writer.delete(f"entities/{entity}")
@@ -161,11 +162,13 @@ class Staged:
         table, path = self.tables[spec.name], table_path(spec.name)
         edits, dropped = self.edits[spec.name], self._dropped_columns(spec)
         existed = writer.attributes(path) is not None
-        if existed and not edits and not dropped:
+        names = [column.name for column in data_columns(spec)]
+        if existed and not edits and names == list(table.stored.state.made):
             return None
         before, n_stored = writer.written_bytes, table.idmap.n_stored
         target = TableWriter(writer, path, all_columns(spec), len(table.idmap))
         target.drop(dropped)
+        target.declare(names)
         target.write(with_digests(spec, edits))
         recorded = _recorded(edits, n_stored) if existed else np.empty(0, np.int64)
         if writer.meta(f"{path}/changed") is not None:
@@ -184,7 +187,7 @@ class Staged:
         }
 
     def _dropped_columns(self, spec: TableSpec) -> set[str]:
-        before = [table for table in self.schema_before.tables if table.name == spec.name]
+        before = [t for t in self.schema_before.tables if t.name == spec.name and not is_another(t, spec)]
         return {column.name for table in before for column in all_columns(table)} - {c.name for c in all_columns(spec)}
 
     def _write_consumed(self, writer: Writer) -> dict[str, int]:

@@ -230,10 +230,10 @@ class Store:
         """
         target = self.at(ref)
         with self.checkout(branch) as work:
-            changes = compare(work.version, target, self._version).changes()
-            replay(changes, work)
+            comparison = compare(work.version, target, self._version)
+            replay(comparison.changes(), work)
             kept = _kept_segments(work.version, target)
-            if kept is not None and not any(map(len, changes.appended.values())):
+            if kept is not None and comparison.target_rows_stay:
                 work.consumed.truncate(kept)
             work.lineage["reverted_to"] = target.id
             return work.commit(message or f"revert to {ref}", metadata=target.metadata, allow_empty=True, allow_nonfinite=True)

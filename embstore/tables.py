@@ -45,12 +45,15 @@ class _Rows:
         Raises
         ------
         InvalidInputError
-            If ``out`` has another shape or dtype, or is not contiguous.
+            If ``out`` has another shape or dtype, is not contiguous or is read-only.
         """
         shape = (len(self), *self._column.row_shape)
-        if out is not None and (out.shape != shape or out.dtype != self._column.dtype or not out.flags.c_contiguous):
-            msg = f"out of shape {out.shape}, {out.dtype}: give a contiguous array of shape {shape}, {self._column.dtype}"
-            raise InvalidInputError(msg)
+        if out is not None:
+            usable = out.flags.c_contiguous and out.flags.writeable
+            if out.shape != shape or out.dtype != self._column.dtype or not usable:
+                wanted = f"a writable contiguous array of shape {shape}, {self._column.dtype}"
+                msg = f"out of shape {out.shape}, {out.dtype}: give {wanted}"
+                raise InvalidInputError(msg)
         return self._table.read(self._column, out)
 
     def get(self, ids: object) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from embstore.consumed import Consumed
 from embstore.dense import Dense
 from embstore.errors import UnknownNameError
 from embstore.ids import IdMap
+from embstore.lineage import parse_record
 from embstore.schema import Schema, TableSpec
 from embstore.storage.arrays import Reader, Rows
 from embstore.storage.repo import Repo, Snapshot
@@ -120,10 +121,9 @@ class Version(View):
         self._snapshot = snapshot
         self._reopen = reopen
 
-    @property
+    @cached_property
     def _record(self) -> Mapping[str, Any]:
-        record: Mapping[str, Any] = self._snapshot.metadata.get("embstore", {})
-        return record
+        return parse_record(self._snapshot.metadata)
 
     @property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from embstore.errors import SchemaMismatchError, StaleCheckoutError
 from embstore.growth import fill_table
 from embstore.ids import IdMap
 from embstore.names import IdType, check_id_type, check_name
-from embstore.schema import Schema, SlotSpec, TableSpec, with_slot
+from embstore.schema import Schema, SlotSpec, TableSpec, is_another, with_slot
 from embstore.staged import Staged
 from embstore.storage.repo import Repo
 from embstore.tables import StagedTable
@@ -52,7 +52,11 @@ class Workspace(View):
         """Return the columns of a table with what is staged over them."""
         spec = self.schema.table(name)
         if name not in self._tables:
-            self._tables[name] = TableRows(self.reader, spec, self.ids(spec.entity), writable=True)
+            stored = [table for table in self._stored_schema.tables if table.name == name]
+            replaces = any(is_another(table, spec) for table in stored)
+            idmap = self.ids(spec.entity)
+            self._tables[name] = TableRows(self.reader, spec, idmap, writable=True, replaces=replaces)
+            self._tables[name].closed = self._closed
         return self._tables[name]
 
     @property
@@ -91,7 +95,7 @@ class Workspace(View):
             raise SchemaMismatchError(msg)
         if name not in entities or (have is None and wanted):
             self._schema = replace(self.schema, entities={**entities, name: wanted})
-            self._idmaps.pop(name, None)
+            self.ids(name).declare(wanted)
 
     def add_table(self, spec: TableSpec) -> StagedTable:
         """Add a table, with initial vectors for the ids that its entity has; slots that it lacks are added to one that is there.
@@ -120,12 +124,13 @@ class Workspace(View):
     def adopt(self, schema: Schema) -> None:
         """Take ``schema`` in place of the one there is: tables, slots and entities that it lacks go, new tables are filled."""
         self.check_open()
-        before, self._schema = self.schema, schema
-        self._tables = {name: rows for name, rows in self._tables.items() if name in self.tables}
+        before, self._schema = {spec.name: spec for spec in self.schema.tables}, schema
         self._idmaps = {name: idmap for name, idmap in self._idmaps.items() if name in (schema.entities or {})}
+        kept = {s.name: s for s in schema.tables if s.name in before and not is_another(before[s.name], s)}
+        self._tables = {name: rows for name, rows in self._tables.items() if name in kept}
         for spec in schema.tables:
             self.table_rows(spec.name).spec = spec
-            if spec not in before.tables and spec.name not in {table.name for table in before.tables}:
+            if spec.name not in kept:
                 fill_table(self.table_rows(spec.name))
 
     @property
@@ -156,8 +161,14 @@ class Workspace(View):
     def close(self, reason: str) -> None:
         """Drop what is staged; every later change raises StaleCheckoutError with ``reason``."""
         self._closed = self._closed or reason
+        self._schema = None
+        for idmap in self._idmaps.values():
+            idmap.staged.clear()
         for table in self._tables.values():
-            table.closed, table.staged = self._closed, {}
+            table.closed = self._closed
+            table.staged.clear()
+        self.consumed.reload(self.reader)
+        self.dense.staged.clear()
         self.consumed.closed = self.dense.closed = self._closed
 
     def check_open(self) -> None:

@@ -43,7 +43,9 @@ class ArrayMeta:
 
     @property
     def n_chunks(self) -> int:
-        """Return how many chunks hold the rows."""
+        """Return how many chunks hold the rows; none where a row holds nothing."""
+        if 0 in self.row_shape:
+            return 0
         return math.ceil(self.n_rows / self.height)
 
     def chunk_key(self, path: str, index: int) -> str:

@@ -39,6 +39,10 @@ class TableWriter:
         self._stored = StoredTable(writer, path)
         self.state = self._stored.state
 
+    def declare(self, columns: Iterable[str]) -> None:
+        """Note the columns that this commit adds and forget those that there are no more."""
+        self.state.made = {name: self.state.made.get(name, self._writer.token) for name in columns}
+
     def write(self, edits: Mapping[str, Edit]) -> None:
         """Write ``edits`` (column name -> rows) by whichever way costs less in the long run.
 

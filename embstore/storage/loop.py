@@ -6,20 +6,38 @@ Icechunk answers asynchronously; a loop of our own works too where the caller ru
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from embstore.errors import ForkedError
 
 T = TypeVar("T")
 Request = TypeVar("Request")
 
 _guard = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_pid: int | None = None
+
+
+def check_process() -> None:
+    """Raise ForkedError in a child forked after the engine was used: its threads are not there, every request would hang."""
+    global _pid
+    if _pid is None:
+        _pid = os.getpid()
+    if _pid != os.getpid():
+        msg = (
+            f"process {os.getpid()} was forked from {_pid} after that one had used a store, and the storage engine does not "
+            "survive a fork; start processes with the 'spawn' or 'forkserver' method"
+        )
+        raise ForkedError(msg)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
     global _loop
+    check_process()
     with _guard:
         if _loop is None or _loop.is_closed():
             _loop = asyncio.new_event_loop()

@@ -15,17 +15,26 @@ from embstore.storage.writer import Writer
 PATH = "consumed"
 MOST_SEGMENTS = 16
 MERGED_SEGMENTS = 8
-# A record without a time; as a float it is NaN.
-NO_TIME = np.iinfo(np.int64).min
+# Times are kept as two numbers, a multiple of this and the rest, so that int64 nanoseconds and floats keep their order
+# beside each other; both are NaN where there is no time.
+_UNIT = 2048
+
+
+def encode_times(times: NDArray[Any] | None, n: int) -> NDArray[np.float64]:
+    """Return int64[n] or float64[n] times (None: there are none) as float64[n, 2], exactly."""
+    if times is None:
+        return np.full((n, 2), np.nan)
+    units = np.floor_divide(times, _UNIT)
+    return np.stack([units.astype(np.float64), (times - units * _UNIT).astype(np.float64)], axis=1)
 
 
 @dataclass(frozen=True)
 class Records:
-    """Pairs in rows, in the order they were recorded; ``times`` hold NO_TIME or NaN where none was given."""
+    """Pairs in rows, in the order they were recorded; ``times`` float64[n, 2] as ``encode_times`` gives them."""
 
     users: Rows
     items: Rows
-    times: NDArray[Any]
+    times: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -37,24 +46,18 @@ class Records:
     @property
     def timed(self) -> NDArray[np.bool_]:
         """Return which records have a time."""
-        timed: NDArray[np.bool_] = ~np.isnan(self.times) if self.times.dtype.kind == "f" else self.times != NO_TIME
-        return timed
+        return ~np.isnan(self.times[:, 0])
 
     @classmethod
     def empty(cls) -> Records:
         """Return no records."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))
 
     @classmethod
     def concat(cls, parts: Sequence[Records]) -> Records:
         """Return the records of all parts, one behind the other."""
-        parts = [part for part in parts if len(part)]
-        if not parts:
-            return cls.empty()
-        times = [part.times for part in parts]
-        if any(t.dtype.kind == "f" for t in times):
-            times = [np.where(part.timed, part.times, np.nan).astype(np.float64) for part in parts]
-        return cls(np.concatenate([p.users for p in parts]), np.concatenate([p.items for p in parts]), np.concatenate(times))
+        parts = [cls.empty(), *parts]
+        return cls(*(np.concatenate([getattr(part, what) for part in parts]) for what in ("users", "items", "times")))
 
 
 @dataclass
@@ -138,7 +141,7 @@ def _part(arrays: Mapping[str, NDArray[Any]], n_records: int) -> Part:
     if n_records == 0:
         return Part(Records.empty(), *dropped)
     users = np.repeat(arrays["users"].astype(np.int64), np.diff(arrays["ends"], prepend=0))
-    times = arrays.get("times", np.full(n_records, NO_TIME))
+    times = arrays.get("times", encode_times(None, n_records))
     stored = Records(users, arrays["items"].astype(np.int64), times)
     # Stored user by user; ``order`` says where each record stood in its commit.
     as_recorded = np.empty(n_records, np.int64)

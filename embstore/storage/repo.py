@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any
 
 import icechunk
 
-from embstore.errors import ConflictError, ForkedError, NotAStoreError, StoreExistsError, StoreNotFoundError
+from embstore.errors import ConflictError, NotAStoreError, StoreExistsError, StoreNotFoundError
 from embstore.storage.arrays import Reader
 from embstore.storage.faults import reading, writing
 from embstore.storage.location import Location
+from embstore.storage.loop import check_process
 from embstore.storage.writer import Writer
 
 TRUNK = "main"
@@ -43,7 +43,6 @@ class Repo:
         self._repository = repository
         self.location = location
         self.durable = not location.in_memory
-        self._pid = os.getpid()
 
     @property
     def url(self) -> str:
@@ -52,12 +51,7 @@ class Repo:
 
     @property
     def _engine(self) -> icechunk.Repository:
-        if os.getpid() != self._pid:
-            msg = (
-                f"store {self.url}: this handle was opened before fork(), and the engine hangs in the child; "
-                "start processes with the 'spawn' method, or open the store in the child"
-            )
-            raise ForkedError(msg)
+        check_process()
         return self._repository
 
     def reader(self, snapshot_id: str) -> Reader:
@@ -191,6 +185,7 @@ def create(location: Location) -> Repo:
     StorageError
         If the place cannot be written.
     """
+    check_process()
     icechunk.set_logs_filter("error")
     if location.occupied():
         interrupted = _interrupted(location)
@@ -228,6 +223,7 @@ def open_(location: Location) -> Repo:
     NotAStoreError
         If it is no Icechunk repository.
     """
+    check_process()
     icechunk.set_logs_filter("error")
     if not location.occupied():
         msg = f"store {location.url}: nothing is there; make one with create (embstore init), or check the path"

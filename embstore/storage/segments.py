@@ -56,35 +56,42 @@ class Edit:
 
 @dataclass
 class TableState:
-    """What the attributes of a table's group say of its arrays."""
+    """What the attributes of a table's group say of its arrays.
+
+    ``made`` has for each column a token of the commit that added it: a column that was dropped and added again is another.
+    """
 
     segments: list[Segment] = field(default_factory=list)
     next_segment: int = 1
+    made: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TableState:
         """Return the state that ``to_json`` gave."""
         segments = [Segment(s["name"], s["rows"], tuple(s["columns"])) for s in data["segments"]]
-        return cls(segments, data["next_segment"])
+        return cls(segments, data["next_segment"], dict(data["made"]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON data."""
         segments = [{"name": s.name, "rows": s.n_rows, "columns": list(s.columns)} for s in self.segments]
-        return {"segments": segments, "next_segment": self.next_segment}
+        return {"segments": segments, "next_segment": self.next_segment, "made": self.made}
 
 
 class StoredTable:
     """The columns of the table at ``path`` as one state has them."""
 
-    def __init__(self, reader: Reader, path: str) -> None:
+    def __init__(self, reader: Reader, path: str, *, ignored: bool = False) -> None:
         self.reader = reader
         self.path = path
-        attributes = reader.attributes(path)
+        self._ignored = ignored  # another table of this name is about to be deleted
+        attributes = None if ignored else reader.attributes(path)
         self.state = TableState.from_json(attributes["columns"]) if attributes else TableState()
         self._segment_rows: dict[str, Rows] = {}
 
     def base(self, column: str) -> ArrayMeta | None:
         """Return the base array of a column; None if it has none."""
+        if self._ignored:
+            return None
         return self.reader.meta(f"{self.path}/base/{column}")
 
     def segments(self, column: str) -> list[Segment]:

@@ -1,0 +1,162 @@
+"""Vectors for new ids from their own pairs, with everything else left as it is."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embstore.checkout import Checkout
+from embstore.columns import TableRows
+from embstore.consumed import ITEM, USER
+from embstore.errors import ConflictError, InvalidInputError, RefusedError
+from embstore.interactions import Batch, Interactions
+from embstore.store import Store
+from embstore.trainer import FoldsIn, Trainer, capable, finite_metrics, settings_of
+from embstore.version import Version
+
+
+def fold_in(
+    store: Store,
+    trainer: Trainer,
+    interactions: Interactions,
+    *,
+    message: str,
+    entity: Literal["user", "item"] = "user",
+    branch: str = "main",
+) -> Version:
+    """Give new users (or items) vectors from their pairs with known items (or users), and commit; nothing else moves.
+
+    Ids already known keep their vectors. Pairs whose other side is unknown are dropped, all others become consumed. A new id
+    that is left without pairs starts from its initial vector. The lineage counts ``new_ids``, ``ids_without_pairs`` and
+    ``dropped_pairs``.
+
+    Raises
+    ------
+    InvalidInputError
+        If the trainer cannot fold in, or the store lacks its tables; for an ``entity`` that is neither user nor item.
+    RefusedError
+        If the trainer changed anything but the rows of new ids.
+    NonFiniteError
+        For NaN or infinity in the vectors or metrics.
+    ConflictError
+        If the branch moves meanwhile; nothing is written.
+    """
+    settings = settings_of(trainer)
+    capable(trainer, FoldsIn, "fold in")
+    with store.checkout(branch) as work:
+        counts = fold(work, trainer, interactions, entity=entity)
+        work.lineage |= {"trainer": trainer.name, "settings": settings, "data": data_window(interactions), **counts}
+        try:
+            return work.commit(message, allow_empty=True)
+        except ConflictError as error:
+            msg = f"branch {branch!r} has moved while {len(interactions)} pairs were folded in; nothing is written, fold in again"
+            raise ConflictError(msg) from error
+
+
+def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity: str = USER) -> dict[str, Any]:
+    """Stage in ``work`` what `fold_in` commits; return counts and metrics for its lineage."""
+    if entity not in (USER, ITEM):
+        msg = f"entity {entity!r}: pairs are of 'user' and 'item'; give one of them"
+        raise InvalidInputError(msg)
+    _check_tables(work, trainer)
+    pairs = in_order(interactions)
+    other, theirs, mine = _sides(work, pairs, entity)
+    known = work.ids(other).rows(theirs, missing=-1) >= 0
+    n_before = len(work.ids(entity))
+    work.append(entity, sorted_ids(mine))
+    batch = pairs.take(known).to_batch(work)
+    work.consumed.append(batch.users, batch.items, times=batch.times)
+    rows = batch.users if entity == USER else batch.items
+    new = np.unique(rows[rows >= n_before])
+    metrics = _fold_rows(work, trainer, new, _take(batch, rows >= n_before), entity) if len(new) else {}
+    _check_only_new(work, trainer)
+    n_new = len(work.ids(entity)) - n_before
+    return {
+        "entity": entity,
+        "new_ids": n_new,
+        "ids_without_pairs": n_new - len(new),
+        "dropped_pairs": int((~known).sum()),
+        "metrics": metrics,
+    }
+
+
+def in_order(interactions: Interactions) -> Interactions:
+    """Return the pairs by time, user, item and rating: the same for every order they may come in."""
+    if interactions.ratings is not None:
+        interactions = interactions.take(np.argsort(interactions.ratings, kind="stable"))
+    return interactions.ordered()
+
+
+def sorted_ids(ids: NDArray[Any]) -> NDArray[Any]:
+    """Return the distinct ids, sorted; strings by code point."""
+    if ids.dtype != object:
+        return np.unique(ids)
+    distinct = sorted(set(ids.tolist()))
+    out = np.empty(len(distinct), object)
+    out[:] = distinct
+    return out
+
+
+def data_window(interactions: Interactions) -> dict[str, Any]:
+    """Return how many pairs there are and, where they have times, the first and the last, for a lineage."""
+    window: dict[str, Any] = {"pairs": len(interactions)}
+    if interactions.times is not None and len(interactions):
+        window |= {"first": interactions.times.min().item(), "last": interactions.times.max().item()}
+    return window
+
+
+def _check_tables(work: Checkout, trainer: Trainer) -> None:
+    missing = [table.name for table in work.schema.missing(trainer.schema())[1]]
+    if missing or not {USER, ITEM} <= set(work.entities):
+        what = f"table {', '.join(missing)}" if missing else "users and items"
+        msg = f"the store has no {what} of trainer {trainer.name!r} to fold into; fit first"
+        raise InvalidInputError(msg)
+
+
+def _sides(work: Checkout, pairs: Interactions, entity: str) -> tuple[str, NDArray[Any], NDArray[Any]]:
+    """Return the other entity, its ids and those of ``entity``, pair by pair."""
+    if entity == USER:
+        return ITEM, pairs.item_ids, pairs.user_ids
+    return USER, pairs.user_ids, pairs.item_ids
+
+
+def _take(batch: Batch, which: NDArray[np.bool_]) -> Batch:
+    columns = (batch.users, batch.items, batch.ratings, batch.times)
+    return Batch(*(None if column is None else column[which] for column in columns))  # type: ignore[arg-type]
+
+
+def _fold_rows(work: Checkout, trainer: Trainer, rows: NDArray[np.int64], batch: Batch, entity: str) -> dict[str, float]:
+    folder: Any = capable(trainer, FoldsIn, "fold in")
+    if "entity" in inspect.signature(folder.fold_in).parameters:
+        metrics = folder.fold_in(work, rows, batch, entity=entity)
+    elif entity == USER:
+        metrics = folder.fold_in(work, rows, batch)
+    else:
+        msg = f"trainer {trainer.name!r} folds in users only: its fold_in takes no entity; use fit for new {entity}s"
+        raise InvalidInputError(msg)
+    return finite_metrics(metrics or {}, f"trainer {trainer.name!r}, fold_in")
+
+
+def _check_only_new(work: Checkout, trainer: Trainer) -> None:
+    """Raise RefusedError if a stored row or an array without rows has changed."""
+    staged = work.staged
+    moved = [f"{n} rows of table {name!r}" for name, table in staged.tables.items() if (n := _n_moved(table))]
+    moved += [f"dense array {name!r}" for name in staged.dense.changed()]
+    if moved:
+        msg = f"trainer {trainer.name!r}, fold_in: it changed {', '.join(moved)}; only rows of new ids may change"
+        raise RefusedError(msg)
+
+
+def _n_moved(table: TableRows) -> int:
+    """Return how many stored rows have other bits than they had, in the column with the most."""
+    most = 0
+    for name, edit in table.edits().items():
+        n_old = int(np.searchsorted(edit.rows, table.idmap.n_stored))
+        if n_old:
+            before = table.stored.gather(table.column(name), edit.rows[:n_old])
+            changed = before.reshape(n_old, -1) != edit.values[:n_old].reshape(n_old, -1)
+            most = max(most, int(changed.any(axis=1).sum()))
+    return most
