@@ -51,17 +51,24 @@ def find(reader: Reader, path: str, runs: Sequence[Run], keys: Keys) -> tuple[Ro
         Sorted int64[n].
     """
     wanted, owners = _chunks_to_read(reader, path, runs, keys)
-    pieces: dict[str, list[tuple[int, int, Keys]]] = {}
+    found: dict[str, list[tuple[Rows, Rows]]] = {}
 
     def place(position: int, chunk: Keys) -> None:
+        # Searched as it arrives, while it is in the cache; equal keys of two chunks are found in each of them.
         _, meta, index = wanted[position]
-        pieces.setdefault(owners[position], []).append((index, meta.height, chunk))
+        first = int(np.searchsorted(keys, chunk[0], "left"))
+        last = int(np.searchsorted(keys, chunk[-1], "right"))
+        positions, slots = equal_pairs(chunk, keys[first:last])
+        if len(positions):
+            found.setdefault(owners[position], []).append((positions + first, slots + index * meta.height))
 
     reader.chunks(wanted, place)
-    found = [_matches(reader, f"{path}/{name}/rows", sorted(chunks, key=lambda c: c[0]), keys) for name, chunks in pieces.items()]
-    if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate([positions for positions, _ in found]), np.concatenate([rows for _, rows in found])
+    pairs = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for name, matches in found.items():
+        slots = np.concatenate([slots for _, slots in matches])
+        rows = reader.gather(f"{path}/{name}/rows", slots).astype(np.int64)
+        pairs.append((np.concatenate([positions for positions, _ in matches]), rows))
+    return np.concatenate([positions for positions, _ in pairs]), np.concatenate([rows for _, rows in pairs])
 
 
 def _chunks_to_read(
@@ -81,13 +88,6 @@ def _chunks_to_read(
             wanted.append((f"{path}/{runs[i].name}/keys", meta, int(index)))
             owners.append(runs[i].name)
     return wanted, owners
-
-
-def _matches(reader: Reader, rows_path: str, pieces: Sequence[tuple[int, int, Keys]], keys: Keys) -> tuple[Rows, Rows]:
-    stored = np.concatenate([chunk for _, _, chunk in pieces])
-    at = np.concatenate([np.arange(len(chunk)) + index * height for index, height, chunk in pieces])
-    positions, slots = equal_pairs(stored, keys)
-    return positions, reader.gather(rows_path, at[slots]).astype(np.int64)
 
 
 def equal_pairs(stored: Keys, keys: Keys) -> tuple[Rows, Rows]:
