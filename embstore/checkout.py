@@ -159,8 +159,8 @@ class Checkout(Workspace):
 
         def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
             counts = staged.write(writer)
-            if writer.is_untouched:  # the engine knows no version without any change
-                writer.set_group("", {**(writer.attributes("") or {}), "empty_commit": writer.token})
+            # The engine refuses a version that changes nothing, and ours may repeat what is there.
+            writer.set_group("", {**(writer.attributes("") or {}), "written": writer.token})
             lineage = {**self.lineage, "counts": counts, "bytes": writer.written_bytes}
             return message, version_record([self.version.id], metadata, lineage)
 

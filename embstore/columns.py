@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embstore.errors import InvalidInputError, StaleCheckoutError
 from embstore.ids import IdMap
 from embstore.initial import DIGEST_ROW_BYTES, row_digests
-from embstore.schema import SlotSpec, TableSpec
+from embstore.schema import SlotSpec, TableSpec, is_another, other_slots
 from embstore.staging import StagedColumn
 from embstore.storage.arrays import Reader, Rows
 from embstore.storage.segments import Column, Edit, StoredTable
@@ -60,15 +60,27 @@ def with_digests(spec: TableSpec, edits: Mapping[str, Edit]) -> dict[str, Edit]:
     return out
 
 
+def lost_columns(have: TableSpec | None, wanted: TableSpec) -> set[str]:
+    """Return the stored columns of ``have`` that are not those of ``wanted``, though they may have their names."""
+    if have is None:
+        return set()
+    if is_another(have, wanted):
+        return {column.name for column in all_columns(have)}
+    slots = [column_of(slot) for slot in other_slots(have, wanted)]
+    return {column.name for slot in slots for column in (slot, digest_column(slot)) if column is not None}
+
+
 class TableRows:
     """The columns of one table at one version, and what a checkout has staged over them."""
 
-    def __init__(self, reader: Reader, spec: TableSpec, idmap: IdMap, *, writable: bool = False, replaces: bool = False) -> None:
+    def __init__(
+        self, reader: Reader, spec: TableSpec, idmap: IdMap, *, writable: bool = False, replaced: TableSpec | None = None
+    ) -> None:
         self.spec = spec
         self.idmap = idmap
         self.writable = writable
         self.closed: str | None = None
-        self.stored = StoredTable(reader, table_path(spec.name), ignored=replaces)
+        self.stored = StoredTable(reader, table_path(spec.name), ignored=lost_columns(replaced, spec))
         self.staged: dict[str, StagedColumn] = {}
 
     def reload(self, reader: Reader, spec: TableSpec) -> None:

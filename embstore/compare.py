@@ -88,9 +88,20 @@ def changed_rows(base: TableRows, target: TableRows, column: Column, matching: M
     shared = shared[~np.isin(shared, matching.gone)]
     base_rows = np.concatenate([shared, matching.base_rows])
     target_rows = np.concatenate([shared, matching.target_rows])
-    compared = digest_column(column) or column
-    differ = _bits(base.gather(compared, base_rows)) != _bits(target.gather(compared, target_rows))
+    before = base.gather(_compared(base, column), base_rows)
+    after = target.gather(_compared(target, column), target_rows)
+    differ = _bits(before) != _bits(after)
     return ChangedRows(base_rows[differ], target_rows[differ])
+
+
+def _compared(table: TableRows, column: Column) -> Column:
+    """Return what rows of ``column`` are compared by, with the fill that they have in ``table``."""
+    own = next(c for c in data_columns(table.spec) if c.name == column.name)
+    return digest_column(own) or own
+
+
+def _shape(column: Column) -> tuple[Any, ...]:
+    return column.dtype, column.row_shape
 
 
 def _bits(rows: NDArray[Any]) -> NDArray[Any]:
@@ -123,13 +134,12 @@ class Comparison:
 
     def _changed(self, table: str) -> dict[str, ChangedRows]:
         base, target = self.base.table_rows(table), self.target.table_rows(table)
-        there = {column.name for column in data_columns(base.spec)}
+        there = {column.name: column for column in data_columns(base.spec)}
+        matching = self.matchings[target.spec.entity]
         return {
-            column.name: changed_rows(
-                base, target, column, self.matchings[target.spec.entity], self._candidates.get((table, column.name))
-            )
+            column.name: changed_rows(base, target, column, matching, self._candidates.get((table, column.name)))
             for column in data_columns(target.spec)
-            if column.name in there
+            if column.name in there and _shape(column) == _shape(there[column.name])
         }
 
     @property

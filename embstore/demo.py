@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embstore.columns import data_columns
 from embstore.consumed import USER
 from embstore.errors import InvalidInputError
 from embstore.interactions import Interactions
@@ -104,15 +105,17 @@ class Retraining:
             version = fit(self.store, self.trainer, train, message=f"retrain on {name}")
             seconds = time.perf_counter() - started
             popular = fit(self.baseline_store, self.baseline, train, message=f"count {name}")
-            held_out = dict(zip(("returning", "new"), _by_novelty(test, known), strict=True))
+            returning, new = _by_novelty(test, known)
             yield Month(
                 name,
-                *(_grown(version, entity) for entity in ("user", "item")),
-                rows_changed(version),
-                files_bytes(self.store) - before,
-                full_bytes(version),
-                seconds,
-                **{who: quality(version, popular, targets) for who, targets in held_out.items()},
+                users=_grown(version, "user"),
+                items=_grown(version, "item"),
+                rows_changed=rows_changed(version),
+                version_bytes=files_bytes(self.store) - before,
+                full_bytes=full_bytes(version),
+                seconds=seconds,
+                returning=quality(version, popular, returning),
+                new=quality(version, popular, new),
             )
 
     def _known_users(self, part: Interactions) -> set[Any]:
@@ -143,8 +146,9 @@ def months(interactions: Interactions) -> Iterator[tuple[str, Interactions]]:
 
 def _seconds(times: NDArray[Any]) -> NDArray[np.int64]:
     for unit in _UNITS:
-        if 0 <= times.min() and times.max() / unit <= _LATEST_SECOND:
-            return np.floor_divide(times, unit).astype(np.int64)
+        if times.min() >= 0 and times.max() / unit <= _LATEST_SECOND:
+            seconds: NDArray[np.int64] = np.floor_divide(times, unit).astype(np.int64)
+            return seconds
     msg = f"times from {times.min()} to {times.max()}: give seconds or nanoseconds since 1970, or dates"
     raise InvalidInputError(msg)
 
@@ -176,8 +180,7 @@ def full_bytes(version: Version) -> int:
     """Return the bytes of all vectors, slots and ids of a version."""
     total = 0
     for name, spec in version.tables.items():
-        widths = [(s.dim or 1) * np.dtype(s.dtype).itemsize for s in (spec, *spec.slots)]
-        total += len(version.table(name)) * sum(widths)
+        total += len(version.table(name)) * sum(column.row_bytes for column in data_columns(spec))
     for entity in version.entities:
         ids = version.ids(entity).ids()
         total += ids.nbytes if ids.dtype != object else sum(len(id_.encode()) for id_ in ids.tolist())

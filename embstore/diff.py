@@ -92,16 +92,16 @@ class TableDiff:
     def drift(self) -> NDArray[np.float64]:
         """Return how far each changed row has moved (L2), float64[n]."""
         before, after = self._before_after
-        moved: NDArray[np.float64] = np.linalg.norm(after - before, axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved: NDArray[np.float64] = np.linalg.norm(after - before, axis=1)
         return moved
 
     @cached_property
     def cosine(self) -> NDArray[np.float64]:
         """Return the cosine distance of each changed row from before (0: same direction, 1: also where one is zero)."""
-        before, after = self._before_after
-        norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-        similarity = np.einsum("ij,ij->i", before, after) / np.where(norms > 0, norms, 1)
-        return np.where(norms > 0, 1 - similarity, 1.0)
+        before, after = (_directions(rows) for rows in self._before_after)
+        none = ~(before.any(axis=1) & after.any(axis=1))
+        return np.where(none, 1.0, 1 - np.einsum("ij,ij->i", before, after))
 
     def to_frame(self) -> pd.DataFrame:
         """Return id, drift, cosine, norm_before and norm_after of each changed row, the furthest first."""
@@ -234,6 +234,16 @@ def _table_diff(comparison: Comparison, name: str) -> TableDiff:
         target.table_rows(name) if name in target.tables else None,
         comparison.rows.get(name, {}),
     )
+
+
+def _directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows of length one; a row of zeros, or one that is not finite, has no direction and stays zero."""
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    usable = np.isfinite(largest) & (largest > 0)
+    scaled = np.where(usable, rows, 0) / np.where(usable, largest, 1)  # so that squares of large numbers stay finite
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    directions: NDArray[np.float64] = scaled / np.where(norms > 0, norms, 1)
+    return directions
 
 
 def _records_by_id(version: Version) -> tuple[Ids, Ids, NDArray[Any]]:

@@ -48,7 +48,7 @@ class KeptState:
         """Stage the rows that differ: versions were committed since, so that what was staged then is stored now."""
         for column in data_columns(table.spec):
             wanted, have = self._column(table, column), table.read(column)
-            rows = np.flatnonzero((wanted != have).reshape(len(have), -1).any(axis=1))
+            rows = np.flatnonzero(differ(wanted, have))
             table.scatter(column, rows, wanted[rows])
 
     def _column(self, table: TableRows, column: Column) -> NDArray[Any]:
@@ -71,6 +71,13 @@ class KeptState:
         for name, array in wanted.items():
             if array is not None:
                 work.dense[name] = array
+
+
+def differ(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows of two arrays of one shape and dtype differ in any bit, bool[n]."""
+    width = int(np.prod(one.shape[1:], dtype=np.int64)) * one.itemsize
+    mine, theirs = (np.ascontiguousarray(array).view(np.uint8).reshape(len(array), width) for array in (one, other))
+    return np.asarray((mine != theirs).any(axis=1))
 
 
 def _copies(table: TableRows) -> dict[str, Edit]:

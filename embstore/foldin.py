@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from embstore.checkout import Checkout
 from embstore.columns import TableRows
 from embstore.consumed import ITEM, USER
+from embstore.epochs import differ
 from embstore.errors import ConflictError, InvalidInputError, RefusedError
 from embstore.interactions import Batch, Interactions
 from embstore.store import Store
-from embstore.trainer import FoldsIn, Trainer, capable, finite_metrics, settings_of
+from embstore.trainer import Trainer, finite_metrics, settings_of, that_folds_in
 from embstore.version import Version
 
 
@@ -45,7 +46,7 @@ def fold_in(
         If the branch moves meanwhile; nothing is written.
     """
     settings = settings_of(trainer)
-    capable(trainer, FoldsIn, "fold in")
+    that_folds_in(trainer)
     with store.checkout(branch) as work:
         counts = fold(work, trainer, interactions, entity=entity)
         work.lineage |= {"trainer": trainer.name, "settings": settings, "data": data_window(interactions), **counts}
@@ -62,9 +63,9 @@ def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity
         msg = f"entity {entity!r}: pairs are of 'user' and 'item'; give one of them"
         raise InvalidInputError(msg)
     _check_tables(work, trainer)
-    pairs = in_order(interactions)
-    other, theirs, mine = _sides(work, pairs, entity)
-    known = work.ids(other).rows(theirs, missing=-1) >= 0
+    pairs = interactions.ordered()
+    mine, theirs = (pairs.user_ids, pairs.item_ids) if entity == USER else (pairs.item_ids, pairs.user_ids)
+    known = work.ids(ITEM if entity == USER else USER).rows(theirs, missing=-1) >= 0
     n_before = len(work.ids(entity))
     work.append(entity, sorted_ids(mine))
     batch = pairs.take(known).to_batch(work)
@@ -81,13 +82,6 @@ def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity
         "dropped_pairs": int((~known).sum()),
         "metrics": metrics,
     }
-
-
-def in_order(interactions: Interactions) -> Interactions:
-    """Return the pairs by time, user, item and rating: the same for every order they may come in."""
-    if interactions.ratings is not None:
-        interactions = interactions.take(np.argsort(interactions.ratings, kind="stable"))
-    return interactions.ordered()
 
 
 def sorted_ids(ids: NDArray[Any]) -> NDArray[Any]:
@@ -116,20 +110,13 @@ def _check_tables(work: Checkout, trainer: Trainer) -> None:
         raise InvalidInputError(msg)
 
 
-def _sides(work: Checkout, pairs: Interactions, entity: str) -> tuple[str, NDArray[Any], NDArray[Any]]:
-    """Return the other entity, its ids and those of ``entity``, pair by pair."""
-    if entity == USER:
-        return ITEM, pairs.item_ids, pairs.user_ids
-    return USER, pairs.user_ids, pairs.item_ids
-
-
 def _take(batch: Batch, which: NDArray[np.bool_]) -> Batch:
     columns = (batch.users, batch.items, batch.ratings, batch.times)
     return Batch(*(None if column is None else column[which] for column in columns))  # type: ignore[arg-type]
 
 
 def _fold_rows(work: Checkout, trainer: Trainer, rows: NDArray[np.int64], batch: Batch, entity: str) -> dict[str, float]:
-    folder: Any = capable(trainer, FoldsIn, "fold in")
+    folder: Any = that_folds_in(trainer)
     if "entity" in inspect.signature(folder.fold_in).parameters:
         metrics = folder.fold_in(work, rows, batch, entity=entity)
     elif entity == USER:
@@ -157,6 +144,5 @@ def _n_moved(table: TableRows) -> int:
         n_old = int(np.searchsorted(edit.rows, table.idmap.n_stored))
         if n_old:
             before = table.stored.gather(table.column(name), edit.rows[:n_old])
-            changed = before.reshape(n_old, -1) != edit.values[:n_old].reshape(n_old, -1)
-            most = max(most, int(changed.any(axis=1).sum()))
+            most = max(most, int(differ(before, edit.values[:n_old]).sum()))
     return most

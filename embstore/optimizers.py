@@ -1,256 +1,189 @@
 """The state of torch optimizers as slots and dense arrays, and back.
 
 A tensor with a number, or a row of numbers, for every row of its parameter is a slot of the table; all else is dense, under
-``optim.<parameter>.<key>`` (``optim.<name>.<parameter>.<key>`` where optimizers have names). The dense array ``optim``
-(``optim.<name>``) is a JSON text in utf-8: which class wrote the state of each parameter, and the type of each entry, so that
-a step that was an int is one again, and bfloat16, stored as float32, is bfloat16 again.
+``optim.<parameter>.<key>`` (``optim.<name>.<parameter>.<key>`` where optimizers have names). The dense array ``optim`` is a
+JSON text in utf-8: for the state of each parameter its slots, the class that wrote it and the type of each entry, so that a
+step that was an int is one again, and bfloat16, stored as float32, is bfloat16 again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embstore.errors import InvalidInputError, SchemaMismatchError
-from embstore.names import check_name
-from embstore.schema import SlotSpec, TableSpec
-from embstore.tensors import RowView, dtype_name, from_numpy, new_like, stored_dtype, to_numpy
+from embstore.bound import Bound, Held, RowNumbers
+from embstore.checkout import Checkout
+from embstore.columns import column_of
+from embstore.errors import SchemaMismatchError
+from embstore.initial import U64
+from embstore.owned import Entry, Owned
 
-_SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float}
-# What a row starts with that has no gradient yet, where that is not 0: the option of the parameter group that says it.
-_FILLS = {("Adagrad", "sum"): "initial_accumulator_value", ("Rprop", "step_size"): "lr"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the state of a parameter.
-
-    Parameters
-    ----------
-    key
-        As the optimizer names it.
-    type
-        Of a tensor its dtype (``"bfloat16"``); ``"python:int"`` (``float``, ``bool``) of a number.
-    ndim
-        Of a tensor with rows; None: it is dense.
-    """
-
-    key: str
-    type: str
-    ndim: int | None = None
+RECORDS = "optim"
+Digests = dict[tuple[str, str], U64]
 
 
-@dataclass(frozen=True)
-class Owned:
-    """One parameter of one optimizer.
+class OptimizerState:
+    """The state of one parameter of one optimizer, between the optimizer and a checkout.
 
     Parameters
     ----------
-    optimizer
-        That changes it.
-    prefix
-        What the names of its dense arrays begin with.
-    slot_prefix
-        What the names of its slots begin with.
-    name, param
-        The parameter.
-    axis
-        On which its rows lie; None if it has none.
+    work
+        The checkout.
+    owned
+        The parameter and its optimizer.
+    bound
+        Where its rows lie; None if it has none.
     """
 
-    optimizer: torch.optim.Optimizer
-    prefix: str
-    slot_prefix: str
-    name: str
-    param: torch.Tensor
-    axis: int | None
+    def __init__(self, work: Checkout, owned: Owned, bound: Bound | None) -> None:
+        self._work = work
+        self.owned = owned
+        self.bound = bound
 
     @property
-    def state(self) -> dict[str, Any]:
-        """Return what the optimizer holds; asking makes no entry."""
-        found: dict[str, Any] = self.optimizer.state.get(self.param, {})
+    def _slots(self) -> str | None:
+        """Return a name for the slots that the state takes up."""
+        return f"{self.bound.table}/{self.owned.slot_prefix}" if self.bound else None
+
+    def stored(self) -> list[Entry]:
+        """Return the entries that the checkout has; none if it lacks one of them.
+
+        Raises
+        ------
+        SchemaMismatchError
+            If an optimizer of another kind wrote them (what both call ``step`` need not be the same), or the slots of the table
+            are another parameter's.
+        """
+        records = read_records(self._work.dense)
+        record = records.get(self.owned.path)
+        others = [path for path, other in records.items() if self._slots and other["slots"] == self._slots]
+        if record is None and others:
+            self._refuse(f"the slots of table {self.bound and self.bound.table!r} belong to {others[0]!r}")
+        if record is None:
+            return self._unrecorded()
+        if not set(record["classes"]) & set(self.owned.classes):
+            self._refuse(f"it was stored by {record['classes'][0]}, this is {self.owned.classes[0]}")
+        entries = [Entry(**entry) for entry in record["state"]]
+        return entries if all(map(self._has, entries)) else []
+
+    def _refuse(self, reason: str) -> NoReturn:
+        advice = "to begin with fresh state, restore a binding with optimizer None, then bind again and do not restore"
+        msg = f"optimizer state {self.owned.path!r}: {reason}; {advice}"
+        raise SchemaMismatchError(msg)
+
+    def _has(self, entry: Entry) -> bool:
+        if entry.ndim is None:
+            return self.owned.dense_name(entry.key) in self._work.dense
+        slots = self._work.tables[self.bound.table].slots if self.bound else ()
+        return self.owned.slot_prefix + entry.key in {slot.name for slot in slots}
+
+    def _unrecorded(self) -> list[Entry]:
+        """Return the entries of state that no binding has recorded: dense arrays, and slots if one was ever written to."""
+        owned, dense, begin = self.owned, self._work.dense, f"{self.owned.path}."
+        keys = [name.removeprefix(begin) for name in dense if name.startswith(begin)]
+        entries = [Entry(key, self._type_of(dense[begin + key])) for key in keys if "." not in key]
+        if self.bound is None:
+            return entries
+        table = self._work.table_rows(self.bound.table)
+        keys = [slot.name.removeprefix(owned.slot_prefix) for slot in table.spec.slots if slot.name.startswith(owned.slot_prefix)]
+        slots = {key: table.spec.slot(owned.slot_prefix + key) for key in keys if "." not in key}
+        if not entries and not any(table.holds(column_of(slot)) for slot in slots.values()):
+            return []
+        ndims = {key: 1 if slot.dim is None and table.spec.dim else owned.param.ndim for key, slot in slots.items()}
+        return entries + [Entry(key, self._type_of(np.empty(1, slot.dtype)), ndims[key]) for key, slot in slots.items()]
+
+    def _type_of(self, array: NDArray[Any]) -> str:
+        """Return the dtype that torch would give such state of this parameter."""
+        halved = self.owned.param.dtype is torch.bfloat16 and array.dtype == np.float32 and array.ndim > 0
+        return "bfloat16" if halved else array.dtype.name
+
+    def load(self, entries: Sequence[Entry], rows: RowNumbers | None) -> Digests:
+        """Lay entries into the optimizer; return the digests of the rows.
+
+        Parameters
+        ----------
+        entries
+            As ``stored`` gave them.
+        rows
+            Those of a working set, whose state is all from the store; None for all rows.
+        """
+        owned = self.owned
+        digests: Digests = {}
+        if rows is not None:
+            self._empty_rows({entry.key for entry in entries})
+        for entry in entries:
+            if entry.ndim is None:
+                owned.set_dense(entry, self._work.dense[owned.dense_name(entry.key)])
+            else:
+                digests |= self._load_rows(entry, rows)
+        return digests
+
+    def _empty_rows(self, stored: set[str]) -> None:
+        for entry in self.owned.entries():
+            if entry.ndim is not None and entry.key not in stored:
+                self.owned.make_rows(entry, narrow=self.owned.is_narrow(entry))
+
+    def _load_rows(self, entry: Entry, rows: RowNumbers | None) -> Digests:
+        owned, bound = self.owned, self.bound
+        assert bound is not None
+        table = self._work.table(bound.table)
+        slot = table.slot(owned.slot_prefix + entry.key)
+        owned.make_rows(entry, narrow=slot.spec.dim is None)
+        view = owned.view(entry, bound.first, flat=slot.spec.dim is None)
+        leading = f"rows.{owned.dense_name(entry.key)}"
+        if leading in self._work.dense:
+            view.write_leading(self._work.dense[leading])
+        return {(bound.table, slot.spec.name): Held(view, slot, rows).load()}
+
+    def held(self, entries: Sequence[Entry], rows: RowNumbers | None) -> dict[tuple[str, str], Held]:
+        """Return the columns of the entries that have rows; slots that the table lacks are added to it.
+
+        Raises
+        ------
+        SchemaMismatchError
+            If a slot of that name is there with another shape or type.
+        InvalidInputError
+            For a key that cannot be the name of a slot.
+        """
+        bound = self.bound
+        found: dict[tuple[str, str], Held] = {}
+        for entry in entries:
+            if bound is not None and entry.ndim is not None:
+                table = self._work.table(bound.table)
+                slot = table.add_slot(self.owned.slot_spec(entry, table.spec))
+                view = self.owned.view(entry, bound.first, flat=slot.spec.dim is None)
+                found[bound.table, slot.spec.name] = Held(view, slot, rows)
         return found
 
-    @property
-    def group(self) -> dict[str, Any]:
-        """Return the options."""
-        return next(g for g in self.optimizer.param_groups if any(p is self.param for p in g["params"]))
-
-    @property
-    def classes(self) -> list[str]:
-        """Return the names of the optimizer's class and of those it derives from."""
-        ours = [c for c in type(self.optimizer).__mro__ if c not in (torch.optim.Optimizer, object)]
-        return [f"{c.__module__}.{c.__qualname__}" for c in ours]
-
-    def dense_name(self, key: str) -> str:
-        """Return where a dense entry is stored."""
-        return f"{self.prefix}.{self.name}.{key}"
-
-    def entries(self) -> list[Entry]:
-        """Return what the state holds now.
-
-        Raises
-        ------
-        InvalidInputError
-            For what is no tensor and no number.
-        """
-        return [self._entry(key, value) for key, value in self.state.items() if value is not None]
-
-    def _entry(self, key: object, value: object) -> Entry:
-        what = f"optimizer state {key!r} of {self.name!r}"
-        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, *_SCALARS.values())):
-            msg = f"{what}: {type(value).__name__} cannot be stored, only tensors and numbers; use another optimizer"
-            raise InvalidInputError(msg)
-        if not isinstance(value, torch.Tensor):
-            return Entry(key, f"python:{type(value).__name__}")
-        stored_dtype(value, what)
-        return Entry(key, dtype_name(value), value.ndim if self._has_rows(value.shape) else None)
-
-    def _has_rows(self, shape: Sequence[int]) -> bool:
-        if self.axis is None:
-            return False
-        narrow = self._narrow_shape(len(shape)) if len(shape) in (1, self.param.ndim) else None
-        return tuple(shape) in (tuple(self.param.shape), narrow)
-
-    def _narrow_shape(self, ndim: int) -> tuple[int, ...]:
-        """Return the shape of a tensor of one number a row."""
-        assert self.axis is not None
-        n_rows = self.param.shape[self.axis]
-        return (n_rows,) if ndim == 1 else tuple(n_rows if i == self.axis else 1 for i in range(ndim))
-
-    def slot_spec(self, entry: Entry, table: TableSpec) -> SlotSpec:
-        """Return the slot in which an entry with rows is kept.
-
-        Raises
-        ------
-        InvalidInputError
-            For a key that cannot be the name of a slot, or a dtype that no slot has.
-        """
-        tensor = self.state[entry.key]
-        dim = table.dim if tensor.shape == self.param.shape else None
-        dtype = stored_dtype(tensor, f"optimizer state {entry.key!r} of {self.name!r}")
-        return SlotSpec(self.slot_prefix + entry.key, dim, dtype, self.fill(entry.key))
-
-    def fill(self, key: str) -> float:
-        """Return what a row that was never trained has in an entry."""
-        options = [_FILLS.get((name.rpartition(".")[2], key)) for name in self.classes]
-        return next((float(self.group[option]) for option in options if option), 0.0)
-
-    def view(self, entry: Entry, first: int, *, flat: bool) -> RowView:
-        """Return the rows of an entry that has them."""
-        assert self.axis is not None
-        return RowView(self.state[entry.key], self.axis if entry.ndim != 1 else 0, first, flat=flat)
-
-    def make_rows(self, entry: Entry, *, narrow: bool) -> None:
-        """Make room for an entry with rows, in what memory there is where it fits, and set it to its fill."""
-        ndim = entry.ndim or 1
-        shape = self._narrow_shape(ndim) if narrow else tuple(self.param.shape)
-        state, have = self.optimizer.state[self.param], self.state.get(entry.key)
-        fits = isinstance(have, torch.Tensor) and tuple(have.shape) == shape and dtype_name(have) == entry.type
-        state[entry.key] = have if fits else new_like(self.param, entry.type, shape)
-        state[entry.key].fill_(self.fill(entry.key))
-
-    def get_dense(self, key: str) -> NDArray[Any]:
-        """Return a dense entry as an array."""
-        value = self.state[key]
-        return to_numpy(value) if isinstance(value, torch.Tensor) else np.asarray(value)
-
-    def set_dense(self, entry: Entry, array: NDArray[Any]) -> None:
-        """Set a dense entry, in the type that it had."""
-        word, _, scalar = entry.type.partition(":")
-        on_host = entry.key == "step" and not self.group.get("capturable") and not self.group.get("fused")
-        device = "cpu" if on_host else self.param.device
-        value = _SCALARS[scalar](array) if word == "python" else from_numpy(array, entry.type, device)
-        self.optimizer.state[self.param][entry.key] = value
-
-    def entry_of(self, key: str, dtype: str, ndim: int | None = None) -> Entry:
-        """Return the entry for stored numbers that nothing is recorded of: as torch makes such state of this parameter."""
-        halved = dtype == "float32" and self.param.dtype is torch.bfloat16 and ndim != 0
-        return Entry(key, "bfloat16" if halved else dtype, ndim or None)
+    def stage_dense(self, entries: Sequence[Entry]) -> None:
+        """Store the entries without rows, leading rows, and what is recorded of all; what an earlier record names goes."""
+        owned, dense = self.owned, self._work.dense
+        if not entries:
+            return
+        arrays = {owned.dense_name(entry.key): owned.get_dense(entry.key) for entry in entries if entry.ndim is None}
+        if self.bound is not None and self.bound.first:
+            for entry in entries:
+                if entry.ndim is not None:
+                    leading = owned.view(entry, self.bound.first, flat=owned.is_narrow(entry)).read_leading()
+                    arrays[f"rows.{owned.dense_name(entry.key)}"] = leading
+        records = read_records(dense)
+        for entry in records.get(owned.path, {"state": []})["state"]:
+            stale = owned.dense_name(entry["key"])
+            if stale in dense and stale not in arrays:
+                del dense[stale]
+        state = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.key)]
+        records[owned.path] = {"slots": self._slots, "classes": owned.classes, "state": state}
+        arrays[RECORDS] = np.frombuffer(json.dumps(records, sort_keys=True).encode(), np.uint8)
+        dense.update(arrays)
 
 
-def owners(
-    optimizers: torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None,
-    names: Mapping[torch.Tensor, str],
-    axes: Mapping[str, int],
-) -> list[Owned]:
-    """Return every parameter of every optimizer.
-
-    Parameters
-    ----------
-    optimizers
-        One, several by name, or None.
-    names
-        Of the parameters of the module.
-    axes
-        On which rows lie, for the parameters that have them.
-
-    Raises
-    ------
-    InvalidInputError
-        For what is no optimizer, or a parameter that is not in the module.
-    """
-    named = {"": optimizers} if not isinstance(optimizers, Mapping) else optimizers
-    found = []
-    for name, optimizer in named.items():
-        if optimizer is None and not isinstance(optimizers, Mapping):
-            return []
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            msg = f"optimizer {type(optimizer).__name__}: give a torch optimizer, several by name, or None"
-            raise InvalidInputError(msg)
-        prefix = f"optim.{check_name(name, 'optimizer')}" if isinstance(optimizers, Mapping) else "optim"
-        for param in (p for group in optimizer.param_groups for p in group["params"]):
-            parameter = _known(param, names)
-            shared = sum(_holds(other, param) for other in named.values()) > 1
-            found.append(Owned(optimizer, prefix, f"{name}." if shared else "", parameter, param, axes.get(parameter)))
-    return found
-
-
-def _known(param: torch.Tensor, names: Mapping[torch.Tensor, str]) -> str:
-    if param not in names:
-        msg = f"the optimizer has a parameter of shape {tuple(param.shape)} that is not in the module; make it part of the module"
-        raise InvalidInputError(msg)
-    return names[param]
-
-
-def _holds(optimizer: torch.optim.Optimizer | None, param: torch.Tensor) -> bool:
-    return optimizer is not None and any(param is p for group in optimizer.param_groups for p in group["params"])
-
-
-def read_records(dense: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Any]:
-    """Return what is recorded of the state of each parameter."""
-    records: dict[str, Any] = json.loads(dense[prefix].tobytes()) if prefix in dense else {}
+def read_records(dense: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what is recorded of the state of each parameter, by path."""
+    records: dict[str, Any] = json.loads(dense[RECORDS].tobytes()) if RECORDS in dense else {}
     return records
-
-
-def record_bytes(records: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Return the array that ``read_records`` reads."""
-    return np.frombuffer(json.dumps(records, sort_keys=True).encode(), np.uint8)
-
-
-def make_record(owned: Owned, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return what is recorded of one parameter."""
-    return {"classes": owned.classes, "state": [asdict(entry) for entry in sorted(entries, key=lambda e: e.key)]}
-
-
-def recorded_entries(owned: Owned, record: Mapping[str, Any]) -> list[Entry]:
-    """Return the entries that are recorded of a parameter.
-
-    Raises
-    ------
-    SchemaMismatchError
-        If an optimizer of another kind wrote them: what it calls ``step`` or ``exp_avg`` need not be the same.
-    """
-    if not set(record["classes"]) & set(owned.classes):
-        msg = (
-            f"optimizer state of {owned.name!r} was stored by {record['classes'][0]}, this is {owned.classes[0]}; to begin with"
-            " fresh state, restore a binding with optimizer None, then bind again and do not restore"
-        )
-        raise SchemaMismatchError(msg)
-    return [Entry(**entry) for entry in record["state"]]

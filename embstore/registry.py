@@ -11,6 +11,7 @@ from typing import Any
 
 from embstore.checkout import Checkout
 from embstore.errors import InvalidInputError, UnknownTrainerError
+from embstore.lineage import parse_record
 from embstore.trainer import Trainer, with_settings
 from embstore.version import Version
 
@@ -67,7 +68,7 @@ def _lineages(view: Version | Checkout) -> Iterator[Mapping[str, Any]]:
     while start is not None:
         snapshots, start = view.repo.ancestry(start), None
         for snapshot in snapshots:
-            lineage = snapshot.metadata.get("embstore", {}).get("lineage", {})
+            lineage = parse_record(snapshot.metadata).get("lineage", {})
             yield lineage
             if "reverted_to" in lineage:
                 start = lineage["reverted_to"]

@@ -303,8 +303,10 @@ def _missing_slots(have: TableSpec, wanted: TableSpec) -> list[SlotSpec]:
 
 
 def is_another(have: TableSpec, wanted: TableSpec) -> bool:
-    """Return whether two tables of one name hold different things: another entity, dim or dtype, or such a slot."""
-    slots = {slot.name: slot for slot in have.slots}
-    return (have.entity, have.dim, have.dtype) != (wanted.entity, wanted.dim, wanted.dtype) or any(
-        slot.name in slots and slots[slot.name] != slot for slot in wanted.slots
-    )
+    """Return whether two tables of one name hold different things: another entity, dim or dtype."""
+    return (have.entity, have.dim, have.dtype) != (wanted.entity, wanted.dim, wanted.dtype)
+
+
+def other_slots(have: TableSpec, wanted: TableSpec) -> list[SlotSpec]:
+    """Return the slots of ``have`` that ``wanted`` lacks, or has under their names with another shape, dtype or fill."""
+    return [slot for slot in have.slots if slot not in wanted.slots]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.changes import Changes, ConsumedChanges, RowChanges
-from embstore.columns import TableRows, all_columns, data_columns, table_path, with_digests
+from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH
 from embstore.dense import StagedDense, write_dense
@@ -163,7 +163,7 @@ class Staged:
         edits, dropped = self.edits[spec.name], self._dropped_columns(spec)
         existed = writer.attributes(path) is not None
         names = [column.name for column in data_columns(spec)]
-        if existed and not edits and names == list(table.stored.state.made):
+        if existed and not edits and not dropped and set(names) == set(table.made):
             return None
         before, n_stored = writer.written_bytes, table.idmap.n_stored
         target = TableWriter(writer, path, all_columns(spec), len(table.idmap))
@@ -187,8 +187,8 @@ class Staged:
         }
 
     def _dropped_columns(self, spec: TableSpec) -> set[str]:
-        before = [t for t in self.schema_before.tables if t.name == spec.name and not is_another(t, spec)]
-        return {column.name for table in before for column in all_columns(table)} - {c.name for c in all_columns(spec)}
+        before = [table for table in self.schema_before.tables if table.name == spec.name and not is_another(table, spec)]
+        return lost_columns(before[0], spec) if before else set()
 
     def _write_consumed(self, writer: Writer) -> dict[str, int]:
         if self.consumed.kept_segments is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from embstore.errors import InvalidInputError, NonFiniteError, UnknownTrainerErr
 from embstore.interactions import Batch
 from embstore.schema import Schema
 from embstore.version import View
-
-T = TypeVar("T")
 
 
 @runtime_checkable
@@ -73,12 +71,20 @@ def check_trainer(trainer: object) -> None:
         raise InvalidInputError(msg)
 
 
-def capable(trainer: Trainer, protocol: type[T], verb: str) -> T:
-    """Return ``trainer`` if it keeps ``protocol``, else raise InvalidInputError that names it and what it cannot do."""
-    if not isinstance(trainer, protocol):
-        msg = f"trainer {trainer.name!r} cannot {verb}: it has no such method; use another trainer"
-        raise InvalidInputError(msg)
-    return trainer
+def that_folds_in(trainer: Trainer) -> FoldsIn:
+    """Return ``trainer`` if it can fold in, else raise InvalidInputError that names it."""
+    if isinstance(trainer, FoldsIn):
+        return trainer
+    msg = f"trainer {trainer.name!r} cannot fold in: it has no fold_in(work, rows, batch); use fit, or another trainer"
+    raise InvalidInputError(msg)
+
+
+def that_recommends(trainer: Trainer) -> Recommends:
+    """Return ``trainer`` if it gives scores, else raise InvalidInputError that names it."""
+    if isinstance(trainer, Recommends):
+        return trainer
+    msg = f"trainer {trainer.name!r} cannot rank items: it has no scores(view, user_rows); use another trainer"
+    raise InvalidInputError(msg)
 
 
 def settings_of(trainer: Trainer) -> dict[str, Any]:

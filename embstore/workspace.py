@@ -52,10 +52,9 @@ class Workspace(View):
         """Return the columns of a table with what is staged over them."""
         spec = self.schema.table(name)
         if name not in self._tables:
-            stored = [table for table in self._stored_schema.tables if table.name == name]
-            replaces = any(is_another(table, spec) for table in stored)
+            stored = {table.name: table for table in self._stored_schema.tables}.get(name)
             idmap = self.ids(spec.entity)
-            self._tables[name] = TableRows(self.reader, spec, idmap, writable=True, replaces=replaces)
+            self._tables[name] = TableRows(self.reader, spec, idmap, writable=True, replaced=stored)
             self._tables[name].closed = self._closed
         return self._tables[name]
 
@@ -126,8 +125,8 @@ class Workspace(View):
         self.check_open()
         before, self._schema = {spec.name: spec for spec in self.schema.tables}, schema
         self._idmaps = {name: idmap for name, idmap in self._idmaps.items() if name in (schema.entities or {})}
-        kept = {s.name: s for s in schema.tables if s.name in before and not is_another(before[s.name], s)}
-        self._tables = {name: rows for name, rows in self._tables.items() if name in kept}
+        kept = {s.name for s in schema.tables if s.name in before and not is_another(before[s.name], s)}
+        self._tables = {name: rows for name, rows in self._tables.items() if self.tables.get(name) == before[name]}
         for spec in schema.tables:
             self.table_rows(spec.name).spec = spec
             if spec.name not in kept:

@@ -73,6 +73,7 @@ class TableWriter:
                 self._writer.delete(f"{self._path}/segments/{segment.name}")
         self.state.segments = kept
         for name in columns:
+            self.state.made.pop(name, None)
             if self._stored.base(name) is not None:
                 self._writer.delete(f"{self._path}/base/{name}")
 

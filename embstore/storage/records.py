@@ -24,7 +24,11 @@ def encode_times(times: NDArray[Any] | None, n: int) -> NDArray[np.float64]:
     """Return int64[n] or float64[n] times (None: there are none) as float64[n, 2], exactly."""
     if times is None:
         return np.full((n, 2), np.nan)
-    units = np.floor_divide(times, _UNIT)
+    if times.dtype.kind == "f":
+        units = np.trunc(times / _UNIT)
+    else:
+        units = np.floor_divide(times, _UNIT)
+        units += (units < 0) & (times % _UNIT != 0)  # towards zero, as with floats
     return np.stack([units.astype(np.float64), (times - units * _UNIT).astype(np.float64)], axis=1)
 
 

@@ -7,7 +7,7 @@ segment holds have the column's fill.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,22 +80,24 @@ class TableState:
 class StoredTable:
     """The columns of the table at ``path`` as one state has them."""
 
-    def __init__(self, reader: Reader, path: str, *, ignored: bool = False) -> None:
+    def __init__(self, reader: Reader, path: str, *, ignored: Collection[str] = ()) -> None:
         self.reader = reader
         self.path = path
-        self._ignored = ignored  # another table of this name is about to be deleted
-        attributes = None if ignored else reader.attributes(path)
+        self._ignored = ignored  # columns that are about to be deleted, to make room for others of their names
+        attributes = reader.attributes(path)
         self.state = TableState.from_json(attributes["columns"]) if attributes else TableState()
         self._segment_rows: dict[str, Rows] = {}
 
     def base(self, column: str) -> ArrayMeta | None:
         """Return the base array of a column; None if it has none."""
-        if self._ignored:
+        if column in self._ignored:
             return None
         return self.reader.meta(f"{self.path}/base/{column}")
 
     def segments(self, column: str) -> list[Segment]:
         """Return the segments that hold rows of a column, oldest first."""
+        if column in self._ignored:
+            return []
         return [segment for segment in self.state.segments if column in segment.columns]
 
     def segment_rows(self, segments: Sequence[Segment]) -> list[Rows]:

@@ -42,7 +42,6 @@ class Writer(Reader):
     def __init__(self, store: IcechunkStore) -> None:
         super().__init__(store)
         self.written_bytes = 0
-        self.is_untouched = True
         self._pending: Future[None] | None = None
         # Arrays of one path in two versions are the same array where they carry the same token.
         self.token = secrets.token_hex(4)
@@ -118,7 +117,6 @@ class Writer(Reader):
             await self._store.delete_dir(path)
 
         self.settle()
-        self.is_untouched = False
         with writing():
             run(remove())
         for known in list(self._documents):
@@ -151,7 +149,6 @@ class Writer(Reader):
             await each(chunks, put_chunk, in_flight=_WRITES_IN_FLIGHT)
 
         self.settle()
-        self.is_untouched = False
         self._pending = start(put_all())
 
     def settle(self) -> None:

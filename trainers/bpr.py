@@ -1,0 +1,194 @@
+"""Matrix factorization that ranks what a user has had above what not (Rendle et al. 2009), in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, SlotSpec, TableSpec, View, Zeros
+from trainers.losses import bpr_gradients, softmax_loss
+from trainers.row_adam import check_correction, row_adam_
+from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
+
+Rows = NDArray[np.int64]
+_EPOCH = "bpr.epoch"
+# Matrix products choose their order of adding by shape: in blocks of one height a user's vector has the same bits alone.
+_FOLD_BLOCK = 24
+
+
+@dataclass(frozen=True)
+class BPR:
+    """Bayesian personalized ranking with an item bias and row-lazy Adam.
+
+    Parameters
+    ----------
+    dim
+        Length of the vectors.
+    epochs
+        Passes over the pairs that are given to one fit.
+    lr, l2
+        Learning rate of Adam; L2 for each occurrence of a row in a batch.
+    negatives
+        Items drawn for each pair, uniformly, avoiding what the user has had.
+    batch_size
+        Pairs in a step.
+    correction
+        Adam's bias correction: by each row's own steps (``"row"``) or not at all (``"none"``).
+    lazy
+        Leave rows without a gradient alone. False: every row moves at every step, as torch's Adam does, and every version is
+        a full copy.
+    init_std
+        Of new vectors.
+    fold_steps, fold_lr, fold_l2
+        Of ``fold_in``: Adam steps on the softmax over all items, with items standing still.
+    seed
+        Of initial vectors, order and negatives.
+
+    Raises
+    ------
+    InvalidInputError
+        For settings out of range.
+    """
+
+    dim: int = 64
+    epochs: int = 20
+    lr: float = 0.01
+    l2: float = 0.02
+    negatives: int = 2
+    batch_size: int = 2048
+    correction: str = "row"
+    lazy: bool = True
+    init_std: float = 0.05
+    fold_steps: int = 20
+    fold_lr: float = 0.1
+    fold_l2: float = 0.1
+    seed: int = 0
+    name: ClassVar[str] = "bpr"
+
+    def __post_init__(self) -> None:
+        check_correction(self.correction)
+        for what in ("dim", "epochs", "negatives", "batch_size", "fold_steps"):
+            if getattr(self, what) < 1:
+                msg = f"{what} {getattr(self, what)!r}: give a whole number from 1"
+                raise InvalidInputError(msg)
+        for what in ("lr", "l2", "init_std", "fold_lr", "fold_l2"):
+            if not 0 <= getattr(self, what) < np.inf:
+                msg = f"{what} {getattr(self, what)!r}: give a number that is not negative"
+                raise InvalidInputError(msg)
+
+    def schema(self) -> Schema:
+        """Return the tables ``user`` and ``item`` ``[N, dim]`` and ``item_bias`` ``[N]``, each with Adam's slots."""
+        start = Normal(self.init_std)
+        return Schema(
+            (
+                TableSpec("user", "user", self.dim, slots=_slots(self.dim), init=start, seed=self.seed),
+                TableSpec("item", "item", self.dim, slots=_slots(self.dim), init=start, seed=self.seed),
+                TableSpec("item_bias", "item", None, slots=_slots(None), init=Zeros()),
+            )
+        )
+
+    def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
+        """Train and stage epoch by epoch; order and negatives depend on the seed and on how many epochs there have been."""
+        users, items, bias = (_Learned(work, name, lazy=self.lazy) for name in ("user", "item", "item_bias"))
+        had = work.consumed.to_csr()
+        consumed = PairSet(had.indptr, had.indices, n_items=had.shape[1])
+        first = int(work.dense[_EPOCH]) if _EPOCH in work.dense else 0
+        for epoch in range(first, first + self.epochs):
+            negatives = uniform_negatives(consumed, batch.users, n_negatives=self.negatives, seed=self.seed, epoch=epoch)
+            wanted = np.concatenate([batch.items[:, None], negatives], axis=1)
+            loss = 0.0
+            for at in shuffled_batches(len(batch), batch_size=self.batch_size, seed=self.seed, epoch=epoch):
+                loss += self._step(batch.users[at], wanted[at], users, items, bias)
+            for learned in (users, items, bias):
+                learned.stage()
+            work.dense[_EPOCH] = np.array(epoch + 1)
+            yield {"loss": loss / negatives.size}
+
+    def _step(self, users: Rows, wanted: Rows, user: _Learned, item: _Learned, bias: _Learned) -> float:
+        found = bpr_gradients(users, wanted, user_table=user.values, item_table=item.values, item_bias=bias.values, l2=self.l2)
+        user.step(found.user_rows, found.users, lr=self.lr, correction=self.correction)
+        item.step(found.item_rows, found.items, lr=self.lr, correction=self.correction)
+        bias.step(found.item_rows, found.biases, lr=self.lr, correction=self.correction)
+        return found.loss
+
+    def fold_in(self, work: Checkout, rows: Rows, batch: Batch) -> dict[str, float]:
+        """Stage vectors for new users: Adam on the softmax of their own items among all, from each id's initial vector.
+
+        Each user's loss is a sum over its own pairs, in float64 and blocks of one shape, so what a vector becomes depends on
+        those pairs alone, to the bit.
+        """
+        live = work.ids("item").live_rows()
+        items, bias = (work.table(name).gather(live).astype(np.float64) for name in ("item", "item_bias"))
+        owners, owned = np.searchsorted(rows, batch.users), np.searchsorted(live, batch.items)
+        shape = (-(-len(rows) // _FOLD_BLOCK) * _FOLD_BLOCK, len(live))
+        pairs = csr_array((np.ones(len(batch)), (owners, owned)), shape=shape)
+        vectors = np.zeros((shape[0], self.dim))
+        vectors[: len(rows)] = work.table("user").gather(rows)
+        loss = 0.0
+        for start in range(0, len(vectors), _FOLD_BLOCK):
+            block = slice(start, start + _FOLD_BLOCK)
+            loss += self._fold_block(vectors[block], items, bias, pairs[block])
+        work.table("user").scatter(rows, vectors[: len(rows)].astype(np.float32))
+        return {"loss": loss / len(batch)}
+
+    def _fold_block(
+        self, vectors: NDArray[np.float64], items: NDArray[np.float64], bias: NDArray[np.float64], pairs: csr_array
+    ) -> float:
+        counts = np.asarray(pairs.sum(axis=1))
+        sums, bias_sums = pairs @ items, pairs @ bias
+        first, second = np.zeros_like(vectors), np.zeros_like(vectors)
+        steps, every = np.zeros(len(vectors), np.int32), np.arange(len(vectors))
+        loss = np.zeros(len(vectors))
+        for _ in range(self.fold_steps):
+            loss, slope = softmax_loss(vectors, items, bias=bias, sums=sums, bias_sums=bias_sums, counts=counts)
+            slope += vectors * (self.fold_l2 * counts)[:, None]
+            row_adam_(vectors, every, slope, first, second, steps, lr=self.fold_lr)
+        return float(loss.sum())
+
+    def scores(self, view: View, user_rows: Rows) -> NDArray[Any]:
+        """Return user times item vectors plus item biases, float32 ``[len(user_rows), n_items]``; row -1 is the mean user."""
+        users = view.table("user")
+        vectors = np.empty((len(user_rows), self.dim), np.float32)
+        vectors[user_rows >= 0] = users.gather(user_rows[user_rows >= 0])
+        if (user_rows < 0).any():
+            vectors[user_rows < 0] = users.gather(view.ids("user").live_rows()).mean(axis=0)
+        found: NDArray[Any] = vectors @ view.table("item").values().T + view.table("item_bias").values()
+        return found
+
+
+def _slots(dim: int | None) -> tuple[SlotSpec, ...]:
+    return (SlotSpec("exp_avg", dim), SlotSpec("exp_avg_sq", dim), SlotSpec("step", None, "int32"))
+
+
+class _Learned:
+    """A table and its optimizer state in memory; rows that took a step are staged at the end of an epoch."""
+
+    def __init__(self, work: Checkout, name: str, *, lazy: bool) -> None:
+        self._table = work.table(name)
+        self._lazy = lazy
+        self.values = self._table.values()
+        self._state = [self._table.slot(slot).values() for slot in ("exp_avg", "exp_avg_sq", "step")]
+        self._staged_steps = self._state[2].copy()
+
+    def step(self, rows: Rows, gradient: NDArray[Any], *, lr: float, correction: str) -> None:
+        """Take one Adam step on ``rows``, or with a gradient of zero elsewhere on all."""
+        if not self._lazy:
+            whole = np.zeros_like(self.values)
+            whole[rows] = gradient
+            rows, gradient = np.arange(len(whole)), whole
+        exp_avg, exp_avg_sq, steps = self._state
+        row_adam_(self.values, rows, gradient, exp_avg, exp_avg_sq, steps, lr=lr, correction=correction)
+
+    def stage(self) -> None:
+        """Stage the rows that took a step since the last call."""
+        steps = self._state[2]
+        rows = np.flatnonzero(steps != self._staged_steps)
+        self._staged_steps = steps.copy()
+        self._table.scatter(rows, self.values[rows])
+        for name, state in zip(("exp_avg", "exp_avg_sq", "step"), self._state, strict=True):
+            self._table.slot(name).scatter(rows, state[rows])
