@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,25 @@ def _bits(rows: NDArray[Any]) -> NDArray[Any]:
     return rows.view(f"u{rows.dtype.itemsize}")
 
 
+class ComparedColumns(Mapping[str, ChangedRows]):
+    """The changed rows of each column that both sides have; a column is compared when it is asked for."""
+
+    def __init__(self, compare: Mapping[str, Callable[[], ChangedRows]]) -> None:
+        self._compare = compare
+        self._found: dict[str, ChangedRows] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._compare)
+
+    def __len__(self) -> int:
+        return len(self._compare)
+
+    def __getitem__(self, column: str) -> ChangedRows:
+        if column not in self._found:
+            self._found[column] = self._compare[column]()
+        return self._found[column]
+
+
 class Comparison:
     """What turns ``base`` into ``target``.
 
@@ -132,15 +152,16 @@ class Comparison:
         same = [name for name, spec in base.tables.items() if name in target.tables and not is_another(spec, target.tables[name])]
         self.rows = {name: self._changed(name) for name in same}
 
-    def _changed(self, table: str) -> dict[str, ChangedRows]:
+    def _changed(self, table: str) -> ComparedColumns:
         base, target = self.base.table_rows(table), self.target.table_rows(table)
         there = {column.name: column for column in data_columns(base.spec)}
         matching = self.matchings[target.spec.entity]
-        return {
-            column.name: changed_rows(base, target, column, matching, self._candidates.get((table, column.name)))
+        compare = {
+            column.name: partial(changed_rows, base, target, column, matching, self._candidates.get((table, column.name)))
             for column in data_columns(target.spec)
             if column.name in there and _shape(column) == _shape(there[column.name])
         }
+        return ComparedColumns(compare)
 
     @property
     def target_rows_stay(self) -> bool:
@@ -177,7 +198,8 @@ class Comparison:
         rows = self.target.table_rows(table)
         matching = self.matchings.get(rows.spec.entity)
         for column in data_columns(rows.spec):
-            changed = self.rows.get(table, {}).get(column.name)
+            compared = self.rows.get(table)
+            changed = compared.get(column.name) if compared is not None else None
             if matching is None or changed is None:
                 wanted = rows.idmap.live_rows()
             else:

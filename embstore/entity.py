@@ -18,9 +18,10 @@ from embstore.storage.writer import Writer
 
 Ids = NDArray[Any]
 LIVE, REMOVED = 0, 1
-_ID_HEIGHT = 32_768
+_ID_HEIGHT = 65_536
 _BYTE_HEIGHT = 262_144
 _STATE_HEIGHT = 1_048_576
+_MOST_SMALL_CHUNKS = 16
 
 
 @dataclass
@@ -133,8 +134,14 @@ def _write_appended(writer: Writer, path: str, state: EntityState, ids: Ids, gon
 
 
 def _lengthen(writer: Writer, path: str, array: NDArray[Any], height: int) -> None:
-    if writer.meta(path) is None:
-        writer.write(path, array, height=height, zstd=True)
+    """Append to an array whose chunks grow with it: a few ids take little room, and millions few requests."""
+    meta = writer.meta(path)
+    if meta is None:
+        writer.write(path, array, height=min(height, max(64, len(array))))
+    elif meta.height < height and meta.n_rows + len(array) > _MOST_SMALL_CHUNKS * meta.height:
+        (before,) = writer.read([path])
+        writer.delete(path)
+        writer.write(path, np.concatenate([before, array]), height=min(height, len(before) + len(array)))
     else:
         writer.append(path, array)
 

@@ -19,6 +19,7 @@ Rows = NDArray[np.int64]
 # About one a core: more requests in flight only multiply live buffers and page faults.
 _READS_IN_FLIGHT = 3
 _SMALL_READS_IN_FLIGHT = 16
+_SMALL_BYTES = 512 * 1024
 
 
 class Reader:
@@ -126,7 +127,7 @@ class Reader:
             sink(position, rows[: stop - start] if meta.shape else rows)
 
         with reading():
-            run(each(range(len(wanted)), get, in_flight=_READS_IN_FLIGHT))
+            run(each(range(len(wanted)), get, in_flight=_in_flight(wanted)))
 
     def read(self, paths: Sequence[str], *, sparse: bool = False) -> list[NDArray[Any]]:
         """Return the arrays at ``paths``, all fetched in one round."""
@@ -157,6 +158,11 @@ class Reader:
 
         self.chunks([(path, meta, index) for index, _ in groups], place, sparse=sparse)
         return out
+
+
+def _in_flight(wanted: Sequence[tuple[str, ArrayMeta, int]]) -> int:
+    largest = max((meta.chunk_bytes for _, meta, _ in wanted), default=0)
+    return _READS_IN_FLIGHT if largest > _SMALL_BYTES else _SMALL_READS_IN_FLIGHT
 
 
 def rows_by_chunk(rows: Rows, height: int) -> Iterator[tuple[int, Rows]]:

@@ -48,6 +48,11 @@ class ArrayMeta:
             return 0
         return math.ceil(self.n_rows / self.height)
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Return the bytes of the rows of one chunk."""
+        return self.height * math.prod(self.row_shape) * self.dtype.itemsize
+
     def chunk_key(self, path: str, index: int) -> str:
         """Return the key of chunk ``index`` of the array at ``path``."""
         if not self.shape:
