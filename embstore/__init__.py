@@ -6,7 +6,73 @@ Every public name is here; each is imported when it is first used.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embstore.binding import (
+        Binding as Binding,
+        Rows as Rows,
+        bind as bind,
+    )
+    from embstore.changes import Changes as Changes
+    from embstore.checkout import Checkout as Checkout
+    from embstore.consumed import Consumed as Consumed
+    from embstore.diff import Diff as Diff
+    from embstore.errors import (
+        AmbiguousRefError as AmbiguousRefError,
+        ConflictError as ConflictError,
+        DamagedStoreError as DamagedStoreError,
+        EmbstoreError as EmbstoreError,
+        ForkedError as ForkedError,
+        IdTypeError as IdTypeError,
+        InvalidInputError as InvalidInputError,
+        NameExistsError as NameExistsError,
+        NameSpentError as NameSpentError,
+        NonFiniteError as NonFiniteError,
+        NotAStoreError as NotAStoreError,
+        NotFoundError as NotFoundError,
+        RefusedError as RefusedError,
+        SchemaMismatchError as SchemaMismatchError,
+        StaleCheckoutError as StaleCheckoutError,
+        StorageError as StorageError,
+        StoreExistsError as StoreExistsError,
+        StoreNotFoundError as StoreNotFoundError,
+        UncommittedError as UncommittedError,
+        UnknownIdError as UnknownIdError,
+        UnknownNameError as UnknownNameError,
+        UnknownRefError as UnknownRefError,
+        UnknownTrainerError as UnknownTrainerError,
+    )
+    from embstore.foldin import fold_in as fold_in
+    from embstore.ids import IdMap as IdMap
+    from embstore.initializers import (
+        Constant as Constant,
+        Normal as Normal,
+        Uniform as Uniform,
+        Zeros as Zeros,
+    )
+    from embstore.interactions import Batch as Batch, Interactions as Interactions
+    from embstore.recommending import evaluate as evaluate, recommend as recommend
+    from embstore.registry import find_trainer as find_trainer
+    from embstore.schema import (
+        Schema as Schema,
+        SlotSpec as SlotSpec,
+        TableSpec as TableSpec,
+    )
+    from embstore.store import (
+        Store as Store,
+        create as create,
+        open as open,
+    )
+    from embstore.tables import Slot as Slot, Table as Table
+    from embstore.trainer import (
+        FoldsIn as FoldsIn,
+        Recommends as Recommends,
+        Trainer as Trainer,
+    )
+    from embstore.training import fit as fit
+    from embstore.verify import Report as Report
+    from embstore.version import Version as Version, View as View
 
 _HOMES = {
     "embstore.errors": (
@@ -46,6 +112,12 @@ _HOMES = {
     "embstore.diff": ("Diff",),
     "embstore.verify": ("Report",),
     "embstore.interactions": ("Batch", "Interactions"),
+    "embstore.binding": ("Binding", "Rows", "bind"),
+    "embstore.trainer": ("FoldsIn", "Recommends", "Trainer"),
+    "embstore.training": ("fit",),
+    "embstore.foldin": ("fold_in",),
+    "embstore.recommending": ("evaluate", "recommend"),
+    "embstore.registry": ("find_trainer",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_NAMES)  # noqa: PLE0605

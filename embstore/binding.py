@@ -52,9 +52,10 @@ def bind(
         on another axis or begin later. The tables are there already.
     extra
         Objects with ``state_dict`` and ``load_state_dict``, by name, to be stored too: schedulers, scalers, averages.
-        A scheduler of torch goes on counting where it was. Where the caller's base learning rate is that of the stored run, so
-        is the current one; where it is another, the current one is what the scheduler's formula makes of it at that count, or,
-        without a formula, the stored one times the new base over the old.
+        A scheduler of torch goes on counting where it was, with the settings that it has been made with here. Where the base
+        learning rate of a group (the one before the scheduler began) is that of the stored run, so is the current one; where it
+        is another, the current one is what the scheduler's formula makes of it at that count, or, without a formula, the stored
+        one times the new base over the old.
 
     Returns
     -------
@@ -172,7 +173,8 @@ class Binding:
     def stage(self) -> None:
         """Stage what differs from what was restored or staged last: rows whose bits changed, and dense arrays.
 
-        Rows of removed ids are left out. A binding that never restored compares with what the checkout has.
+        Rows are compared block by block through 64-bit digests, 8 bytes a row for values and each slot. Rows of removed ids are
+        left out. A binding that never restored compares with what the checkout has.
 
         Raises
         ------

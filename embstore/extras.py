@@ -84,7 +84,7 @@ class Extra:
 
 def _base_lrs(scheduler: LRScheduler) -> list[float]:
     """Return the caller's learning rate of each group, whatever the scheduler has made of it."""
-    optimizer, fresh = scheduler.optimizer, scheduler.last_epoch <= 0
+    optimizer, fresh = scheduler.optimizer, getattr(scheduler, "last_epoch", 0) <= 0
     lrs = [group.get("initial_lr", group["lr"] if fresh else optimizer.defaults["lr"]) for group in optimizer.param_groups]
     return [float(lr) for lr in lrs]
 

@@ -17,8 +17,7 @@ from embstore.storage.arrays import Reader
 from embstore.storage.folding import TableWriter
 from embstore.storage.index import merge_runs
 from embstore.storage.location import Location
-from embstore.storage.records import PATH as CONSUMED_PATH
-from embstore.storage.records import Part, RecordState, add_part, merge, read_records
+from embstore.storage.records import PATH as CONSUMED_PATH, Part, RecordState, add_part, merge, read_records
 from embstore.storage.repo import TRUNK, Repo
 from embstore.storage.segments import StoredTable, TableState
 from embstore.storage.writer import Writer

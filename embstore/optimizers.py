@@ -69,7 +69,7 @@ class OptimizerState:
             return self._unrecorded()
         if not set(record["classes"]) & set(self.owned.classes):
             self._refuse(f"it was stored by {record['classes'][0]}, this is {self.owned.classes[0]}")
-        entries = [Entry(**entry) for entry in record["state"]]
+        entries = [Entry(e["key"], e["type"], None if e["shape"] is None else tuple(e["shape"])) for e in record["state"]]
         return entries if all(map(self._has, entries)) else []
 
     def _refuse(self, reason: str) -> NoReturn:
@@ -78,7 +78,7 @@ class OptimizerState:
         raise SchemaMismatchError(msg)
 
     def _has(self, entry: Entry) -> bool:
-        if entry.ndim is None:
+        if entry.shape is None:
             return self.owned.dense_name(entry.key) in self._work.dense
         slots = self._work.tables[self.bound.table].slots if self.bound else ()
         return self.owned.slot_prefix + entry.key in {slot.name for slot in slots}
@@ -91,12 +91,14 @@ class OptimizerState:
         if self.bound is None:
             return entries
         table = self._work.table_rows(self.bound.table)
-        keys = [slot.name.removeprefix(owned.slot_prefix) for slot in table.spec.slots if slot.name.startswith(owned.slot_prefix)]
-        slots = {key: table.spec.slot(owned.slot_prefix + key) for key in keys if "." not in key}
-        if not entries and not any(table.holds(column_of(slot)) for slot in slots.values()):
+        slots = [slot for slot in table.spec.slots if slot.name.startswith(owned.slot_prefix)]
+        slots = [slot for slot in slots if "." not in slot.name[len(owned.slot_prefix) :]]
+        if not entries and not any(table.holds(column_of(slot)) for slot in slots):
             return []
-        ndims = {key: 1 if slot.dim is None and table.spec.dim else owned.param.ndim for key, slot in slots.items()}
-        return entries + [Entry(key, self._type_of(np.empty(1, slot.dtype)), ndims[key]) for key, slot in slots.items()]
+        for slot in slots:
+            shape = owned.row_shape if slot.dim == table.spec.dim else (None,) if slot.dim is None else (None, slot.dim)
+            entries.append(Entry(slot.name[len(owned.slot_prefix) :], self._type_of(np.empty(1, slot.dtype)), shape))
+        return entries
 
     def _type_of(self, array: NDArray[Any]) -> str:
         """Return the dtype that torch would give such state of this parameter."""
@@ -118,7 +120,7 @@ class OptimizerState:
         if rows is not None:
             self._empty_rows({entry.key for entry in entries})
         for entry in entries:
-            if entry.ndim is None:
+            if entry.shape is None:
                 owned.set_dense(entry, self._work.dense[owned.dense_name(entry.key)])
             else:
                 digests |= self._load_rows(entry, rows)
@@ -126,15 +128,15 @@ class OptimizerState:
 
     def _empty_rows(self, stored: set[str]) -> None:
         for entry in self.owned.entries():
-            if entry.ndim is not None and entry.key not in stored:
-                self.owned.make_rows(entry, narrow=self.owned.is_narrow(entry))
+            if entry.shape is not None and entry.key not in stored:
+                self.owned.make_rows(entry)
 
     def _load_rows(self, entry: Entry, rows: RowNumbers | None) -> Digests:
         owned, bound = self.owned, self.bound
         assert bound is not None
         table = self._work.table(bound.table)
         slot = table.slot(owned.slot_prefix + entry.key)
-        owned.make_rows(entry, narrow=slot.spec.dim is None)
+        owned.make_rows(entry)
         view = owned.view(entry, bound.first, flat=slot.spec.dim is None)
         leading = f"rows.{owned.dense_name(entry.key)}"
         if leading in self._work.dense:
@@ -154,7 +156,7 @@ class OptimizerState:
         bound = self.bound
         found: dict[tuple[str, str], Held] = {}
         for entry in entries:
-            if bound is not None and entry.ndim is not None:
+            if bound is not None and entry.shape is not None:
                 table = self._work.table(bound.table)
                 slot = table.add_slot(self.owned.slot_spec(entry, table.spec))
                 view = self.owned.view(entry, bound.first, flat=slot.spec.dim is None)
@@ -166,11 +168,11 @@ class OptimizerState:
         owned, dense = self.owned, self._work.dense
         if not entries:
             return
-        arrays = {owned.dense_name(entry.key): owned.get_dense(entry.key) for entry in entries if entry.ndim is None}
+        arrays = {owned.dense_name(entry.key): owned.get_dense(entry.key) for entry in entries if entry.shape is None}
         if self.bound is not None and self.bound.first:
             for entry in entries:
-                if entry.ndim is not None:
-                    leading = owned.view(entry, self.bound.first, flat=owned.is_narrow(entry)).read_leading()
+                if entry.shape is not None:
+                    leading = owned.view(entry, self.bound.first, flat=entry.width == 1).read_leading()
                     arrays[f"rows.{owned.dense_name(entry.key)}"] = leading
         records = read_records(dense)
         for entry in records.get(owned.path, {"state": []})["state"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from embstore.names import check_name
 from embstore.schema import SlotSpec, TableSpec
 from embstore.tensors import RowView, dtype_name, from_numpy, new_like, stored_dtype, to_numpy
 
+Shape = tuple[int | None, ...]
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float}
 # What a row starts with that has no gradient yet, where that is not 0: the option of the parameter group that says it.
 _FILLS = {("Adagrad", "sum"): "initial_accumulator_value", ("Rprop", "step_size"): "lr"}
@@ -30,13 +32,18 @@ class Entry:
         As the optimizer names it.
     type
         Of a tensor its dtype (``"bfloat16"``); ``"python:int"`` (``float``, ``bool``) of a number.
-    ndim
-        Of a tensor with rows; None: it is dense.
+    shape
+        Of a tensor with rows, None in place of their number; it is None for what is dense.
     """
 
     key: str
     type: str
-    ndim: int | None = None
+    shape: Shape | None = None
+
+    @property
+    def width(self) -> int:
+        """Return how many numbers a row has."""
+        return math.prod(size for size in self.shape or () if size is not None)
 
 
 @dataclass(frozen=True)
@@ -103,19 +110,22 @@ class Owned:
         if not isinstance(value, torch.Tensor):
             return Entry(key, "python:" + next(name for name, kind in _SCALARS.items() if isinstance(value, kind)))
         stored_dtype(value, what)
-        return Entry(key, dtype_name(value), value.ndim if self._has_rows(value.shape) else None)
+        return Entry(key, dtype_name(value), self._row_shape(tuple(value.shape)))
 
-    def _has_rows(self, shape: Sequence[int]) -> bool:
+    @property
+    def row_shape(self) -> Shape:
+        """Return the shape of the parameter, None in place of the number of rows."""
+        return tuple(None if i == self.axis else size for i, size in enumerate(self.param.shape))
+
+    def _row_shape(self, shape: tuple[int, ...]) -> Shape | None:
+        """Return the shape of a tensor with the parameter's rows, None in place of their number; None if it has none."""
         if self.axis is None:
-            return False
-        narrow = self._narrow_shape(len(shape)) if len(shape) in (1, self.param.ndim) else None
-        return tuple(shape) in (tuple(self.param.shape), narrow)
-
-    def _narrow_shape(self, ndim: int) -> tuple[int, ...]:
-        """Return the shape of a tensor of one number a row."""
-        assert self.axis is not None
+            return None
         n_rows = self.param.shape[self.axis]
-        return (n_rows,) if ndim == 1 else tuple(n_rows if i == self.axis else 1 for i in range(ndim))
+        if shape == (n_rows,):
+            return (None,)
+        same = len(shape) == self.param.ndim and shape[self.axis] == n_rows
+        return (*shape[: self.axis], None, *shape[self.axis + 1 :]) if same else None
 
     def slot_spec(self, entry: Entry, table: TableSpec) -> SlotSpec:
         """Return the slot in which an entry with rows is kept.
@@ -125,13 +135,9 @@ class Owned:
         InvalidInputError
             For a key that cannot be the name of a slot, or a dtype that no slot has.
         """
-        dim = None if self.is_narrow(entry) else table.dim
         dtype = stored_dtype(self.state[entry.key], f"optimizer state {entry.key!r} of {self.name!r}")
+        dim = table.dim if entry.shape == self.row_shape else None if entry.width == 1 else entry.width
         return SlotSpec(self.slot_prefix + entry.key, dim, dtype, self.fill(entry.key))
-
-    def is_narrow(self, entry: Entry) -> bool:
-        """Return whether an entry has one number a row, not as many as the parameter."""
-        return bool(self.state[entry.key].shape != self.param.shape)
 
     def fill(self, key: str) -> float:
         """Return what a row that was never trained has in an entry."""
@@ -140,13 +146,12 @@ class Owned:
 
     def view(self, entry: Entry, first: int, *, flat: bool) -> RowView:
         """Return the rows of an entry that has them."""
-        assert self.axis is not None
-        return RowView(self.state[entry.key], self.axis if entry.ndim != 1 else 0, first, flat=flat)
+        return RowView(self.state[entry.key], (entry.shape or ()).index(None), first, flat=flat)
 
-    def make_rows(self, entry: Entry, *, narrow: bool) -> None:
+    def make_rows(self, entry: Entry) -> None:
         """Make room for an entry with rows, in what memory there is where it fits, and set it to its fill."""
-        ndim = entry.ndim or 1
-        shape = self._narrow_shape(ndim) if narrow else tuple(self.param.shape)
+        n_rows = self.param.shape[self.axis or 0]
+        shape = tuple(n_rows if size is None else size for size in entry.shape or ())
         state, have = self.optimizer.state[self.param], self.state.get(entry.key)
         fits = isinstance(have, torch.Tensor) and tuple(have.shape) == shape and dtype_name(have) == entry.type
         state[entry.key] = have if fits else new_like(self.param, entry.type, shape)

@@ -16,7 +16,7 @@ from embstore.ids import IdMap
 from embstore.interactions import Interactions
 from embstore.metrics import Metric, MetricFunction, evaluate_ranked, parse_metric, top_k
 from embstore.registry import trainer_of
-from embstore.trainer import Trainer, that_recommends
+from embstore.trainer import Trainer, check_trainer, that_recommends
 from embstore.version import Version
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def recommend(
     if unknown not in ("raise", "popular", "mean"):
         msg = f"unknown={unknown!r}: give 'raise', 'popular' or 'mean'"
         raise InvalidInputError(msg)
-    learner = trainer or trainer_of(view)
+    learner = _learner(view, trainer)
     users = view.ids(USER)
     wanted = _distinct(users, ids)
     rows = users.rows(wanted, missing="raise" if unknown == "raise" else -1)
@@ -124,7 +124,7 @@ def evaluate(
         For a metric that is unknown, a trainer that gives no scores or cannot fold in, and ``given`` with a checkout that has
         staged changes.
     """
-    learner = trainer or trainer_of(view)
+    learner = _learner(view, trainer)
     if given is not None:
         view = _scratch(view)
         fold(view, learner, given)
@@ -218,6 +218,13 @@ class Evaluation:
         ranked, _ = self._ranker.rank(self._n_places)
         found = evaluate_ranked(ranked, self._targets, self._metrics)
         return found | {"dropped_users": self._n_dropped_users, "dropped_targets": self._n_dropped_targets}
+
+
+def _learner(view: Version | Checkout, trainer: Trainer | None) -> Trainer:
+    if trainer is None:
+        return trainer_of(view)
+    check_trainer(trainer)
+    return trainer
 
 
 def _distinct(users: IdMap, ids: object) -> NDArray[Any]:

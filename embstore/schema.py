@@ -5,11 +5,11 @@ Everything here is a frozen dataclass that survives JSON in both directions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from embstore.dtypes import check_fits, check_shape
 from embstore.errors import InvalidInputError, SchemaMismatchError, UnknownNameError
 from embstore.initializers import (
     Constant,
@@ -22,30 +22,6 @@ from embstore.initializers import (
     initializer_to_json,
 )
 from embstore.names import IdType, check_id_type, check_name
-
-DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
-
-
-def check_fits(value: float, dtype: str, what: str) -> None:
-    """Raise InvalidInputError if a number of ``dtype`` cannot be ``value``."""
-    kind, _, bits = dtype.partition("int")
-    if bits:
-        low, high = (0, 2 ** int(bits) - 1) if kind == "u" else (-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1)
-        fits = low <= value <= high and value == int(value)
-    else:
-        fits = abs(value) <= {"float16": 65504.0, "float32": 3.4028234663852886e38}.get(dtype, math.inf)
-    if not fits:
-        msg = f"{what}: {value} does not fit {dtype}"
-        raise InvalidInputError(msg)
-
-
-def _check_shape(dim: object, dtype: object, what: str) -> None:
-    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= 1_000_000):
-        msg = f"{what}: dim {dim!r}: give a whole number from 1, or None for one number a row"
-        raise InvalidInputError(msg)
-    if dtype not in DTYPES:
-        msg = f"{what}: dtype {dtype!r}: use one of {', '.join(DTYPES)}"
-        raise InvalidInputError(msg)
 
 
 @dataclass(frozen=True)
@@ -76,7 +52,7 @@ class SlotSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name, "slot")
-        _check_shape(self.dim, self.dtype, f"slot {self.name!r}")
+        check_shape(self.dim, self.dtype, f"slot {self.name!r}")
         check_fits(check_number(self.fill, f"slot {self.name!r}: fill"), self.dtype, f"slot {self.name!r}: fill")
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +106,7 @@ class TableSpec:
     def __post_init__(self) -> None:
         check_name(self.name, "table")
         check_name(self.entity, "entity")
-        _check_shape(self.dim, self.dtype, f"table {self.name!r}")
+        check_shape(self.dim, self.dtype, f"table {self.name!r}")
         if not isinstance(self.init, (Zeros, Constant, Uniform, Normal)):
             msg = f"table {self.name!r}: init {self.init!r}: use Normal, Uniform, Zeros or Constant"
             raise InvalidInputError(msg)

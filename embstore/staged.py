@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
-from embstore.dense import PATH as DENSE_PATH
-from embstore.dense import StagedDense, write_dense
+from embstore.dense import PATH as DENSE_PATH, StagedDense, write_dense
 from embstore.entity import entity_paths, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec, is_another
 from embstore.storage.arrays import Rows
 from embstore.storage.folding import TableWriter
-from embstore.storage.records import PATH as CONSUMED_PATH
-from embstore.storage.records import Part, add_part, truncate
+from embstore.storage.records import PATH as CONSUMED_PATH, Part, add_part, truncate
 from embstore.storage.segments import Edit
 from embstore.storage.writer import Writer
 

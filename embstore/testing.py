@@ -33,8 +33,7 @@ from embstore.errors import InvalidInputError
 from embstore.foldin import fold_in
 from embstore.interactions import Batch, Interactions
 from embstore.recommending import evaluate, recommend
-from embstore.store import Store, create
-from embstore.store import open as open_store
+from embstore.store import Store, create, open as open_store
 from embstore.trainer import FoldsIn, Recommends, Trainer, settings_of, with_settings
 from embstore.training import fit, stage_pairs
 from embstore.version import Version, View

@@ -79,13 +79,10 @@ def fit(
     if begun is not None and not begun.lineage.get("unfinished"):
         return begun
     pairs = interactions.ordered()
-    lineage = {**_lineage(trainer, pairs), **({} if run is None else {"run": run})}
+    lineage = _lineage(trainer, pairs, run)
     with store.checkout(branch) as work:
         training = _Training(work, trainer, message, branch, lineage, _report(progress), commit_every)
-        if begun is None:
-            batch = stage_pairs(work, trainer, pairs, slots=slots, consumed=consumed)
-        else:
-            batch = training.go_on_from(begun, pairs)
+        batch = training.go_on_from(begun, pairs) if begun else stage_pairs(work, trainer, pairs, slots=slots, consumed=consumed)
         if len(batch):
             training.train(batch, validation, patience)
         return training.commit()
@@ -248,9 +245,10 @@ def _version_of(store: Store, branch: str, run: str) -> Version | None:
     return next((version for version in store.log(branch) if version.lineage.get("run") == run), None)
 
 
-def _lineage(trainer: Trainer, pairs: Interactions) -> dict[str, Any]:
+def _lineage(trainer: Trainer, pairs: Interactions, run: str | None) -> dict[str, Any]:
     settings = settings_of(trainer)
-    return {"trainer": trainer.name, "settings": settings, "seed": settings.get("seed"), "data": data_window(pairs)}
+    lineage = {"trainer": trainer.name, "settings": settings, "seed": settings.get("seed"), "data": data_window(pairs)}
+    return lineage if run is None else lineage | {"run": run}
 
 
 def _judge(work: Checkout, trainer: Trainer, validation: Interactions) -> Evaluation:

@@ -116,6 +116,14 @@ def test_fold_in_that_cannot_be_is_refused() -> None:
     assert store.at() == before
 
 
+def test_fold_in_keeps_times() -> None:
+    """Pairs that are folded in stand among earlier ones by their times."""
+    store = new_store()
+    embstore.fit(store, TinyMF(), DAY_1, message="day 1")
+    version = embstore.fold_in(store, TinyMF(), Interactions([1], ["d"], times=[0]), message="an older pair")
+    assert version.consumed.of("user", [1])[0].tolist() == ["d", "a", "c"]
+
+
 def test_fold_in_of_nobody_new() -> None:
     """Where all users are known their pairs are consumed, and no vector moves."""
     store = new_store()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import embstore
 
 HEAVY = {"torch", "zarr", "pandas", "scipy", "icechunk"}
 HEAVY_FOR_HELP = HEAVY | {"numpy", "rich", "filelock"}
@@ -38,3 +42,15 @@ def test_import_is_light() -> None:
 def test_help_is_light(arguments: list[str]) -> None:
     """The help of the program and of a verb, and its version, load nothing heavy, not even numpy."""
     assert _loaded(_HELP, *arguments) & (HEAVY_FOR_HELP | {"click"}) == {"click"}
+
+
+def test_every_public_name_is_told_to_type_checkers() -> None:
+    """The lazy names and those that a type checker sees are the same, each from the same module."""
+    source = (Path(embstore.__file__)).read_text(encoding="utf-8")
+    seen = {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("embstore.")
+        for alias in node.names
+    }
+    assert {(home, name) for name, home in embstore._NAMES.items()} == seen

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -64,6 +67,14 @@ def test_order_of_the_file_does_not_matter(order: list[int]) -> None:
     """Pairs in any order make the same store, to the bit."""
     expected = state_of(embstore.fit(new_store(), TinyMF(), DAY_1, message="day 1"))
     assert state_of(embstore.fit(new_store(), TinyMF(), DAY_1.take(order), message="day 1")) == expected
+
+
+def test_times_outlast_the_order_of_commits() -> None:
+    """Consumed items are oldest first by their times, also where an older day is trained later."""
+    store = new_store()
+    embstore.fit(store, Popularity(), Interactions([1], ["late"], times=[9]), message="day 2")
+    version = embstore.fit(store, Popularity(), Interactions([1], ["early"], times=[1]), message="day 1")
+    assert version.consumed.of("user", [1])[0].tolist() == ["early", "late"]
 
 
 def test_pairs_without_times_go_by_user_and_item() -> None:
@@ -199,6 +210,26 @@ def test_what_is_no_trainer_is_refused() -> None:
             embstore.fit(new_store(), trainer, DAY_1, message="fit")
     with pytest.raises(InvalidInputError, match="settings of trainer 'popularity': .* is not JSON serializable"):
         embstore.fit(new_store(), Unstorable(), DAY_1, message="fit")
+
+
+_ON_TERMINAL = """
+import embstore
+from embstore import Interactions
+from trainers.popularity import Popularity
+embstore.fit(embstore.create("memory://shown"), Popularity(), Interactions([1], ["a"]), message="fit", progress=True)
+"""
+
+
+def test_progress_is_for_terminals() -> None:
+    """A terminal gets a line an epoch on stderr; a file or pipe gets nothing."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", _ON_TERMINAL]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
+    os.close(theirs)
+    assert (piped.stdout, piped.stderr, shown.stdout) == ("", "", "")
+    assert os.read(ours, 1000).decode().split() == ["epoch", "1", "pairs", "1"]
+    os.close(ours)
 
 
 def test_another_schema_or_id_type_is_refused() -> None:

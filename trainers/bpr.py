@@ -17,6 +17,7 @@ from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
 
 Rows = NDArray[np.int64]
 _EPOCH = "bpr.epoch"
+_SLOTS = ("exp_avg", "exp_avg_sq", "step")
 # Matrix products choose their order of adding by shape: in blocks of one height a user's vector has the same bits alone.
 _FOLD_BLOCK = 24
 
@@ -73,13 +74,13 @@ class BPR:
     def __post_init__(self) -> None:
         check_correction(self.correction)
         for what in ("dim", "epochs", "negatives", "batch_size", "fold_steps"):
-            if getattr(self, what) < 1:
-                msg = f"{what} {getattr(self, what)!r}: give a whole number from 1"
-                raise InvalidInputError(msg)
+            _check_count(getattr(self, what), what)
         for what in ("lr", "l2", "init_std", "fold_lr", "fold_l2"):
-            if not 0 <= getattr(self, what) < np.inf:
-                msg = f"{what} {getattr(self, what)!r}: give a number that is not negative"
-                raise InvalidInputError(msg)
+            _check_not_negative(getattr(self, what), what)
+        if not isinstance(self.lazy, bool):
+            msg = f"lazy {self.lazy!r}: give True or False"
+            raise InvalidInputError(msg)
+        self.schema()  # refuses a seed that no table can have
 
     def schema(self) -> Schema:
         """Return the tables ``user`` and ``item`` ``[N, dim]`` and ``item_bias`` ``[N]``, each with Adam's slots."""
@@ -95,19 +96,18 @@ class BPR:
     def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
         """Train and stage epoch by epoch; order and negatives depend on the seed and on how many epochs there have been."""
         users, items, bias = (_Learned(work, name, lazy=self.lazy) for name in ("user", "item", "item_bias"))
-        had = work.consumed.to_csr()
-        consumed = PairSet(had.indptr, had.indices, n_items=had.shape[1])
+        live, consumed = _live_items(work)
         first = int(work.dense[_EPOCH]) if _EPOCH in work.dense else 0
         for epoch in range(first, first + self.epochs):
-            negatives = uniform_negatives(consumed, batch.users, n_negatives=self.negatives, seed=self.seed, epoch=epoch)
-            wanted = np.concatenate([batch.items[:, None], negatives], axis=1)
+            drawn = uniform_negatives(consumed, batch.users, n_negatives=self.negatives, seed=self.seed, epoch=epoch)
+            wanted = np.concatenate([batch.items[:, None], live[drawn]], axis=1)
             loss = 0.0
             for at in shuffled_batches(len(batch), batch_size=self.batch_size, seed=self.seed, epoch=epoch):
                 loss += self._step(batch.users[at], wanted[at], users, items, bias)
             for learned in (users, items, bias):
                 learned.stage()
             work.dense[_EPOCH] = np.array(epoch + 1)
-            yield {"loss": loss / negatives.size}
+            yield {"loss": loss / drawn.size}
 
     def _step(self, users: Rows, wanted: Rows, user: _Learned, item: _Learned, bias: _Learned) -> float:
         found = bpr_gradients(users, wanted, user_table=user.values, item_table=item.values, item_bias=bias.values, l2=self.l2)
@@ -156,13 +156,34 @@ class BPR:
         vectors = np.empty((len(user_rows), self.dim), np.float32)
         vectors[user_rows >= 0] = users.gather(user_rows[user_rows >= 0])
         if (user_rows < 0).any():
-            vectors[user_rows < 0] = users.gather(view.ids("user").live_rows()).mean(axis=0)
+            everybody = users.gather(view.ids("user").live_rows())
+            vectors[user_rows < 0] = everybody.sum(axis=0, dtype=np.float64) / max(1, len(everybody))
         found: NDArray[Any] = vectors @ view.table("item").values().T + view.table("item_bias").values()
         return found
 
 
 def _slots(dim: int | None) -> tuple[SlotSpec, ...]:
-    return (SlotSpec("exp_avg", dim), SlotSpec("exp_avg_sq", dim), SlotSpec("step", None, "int32"))
+    first, second, steps = _SLOTS
+    return SlotSpec(first, dim), SlotSpec(second, dim), SlotSpec(steps, None, "int32")
+
+
+def _live_items(work: Checkout) -> tuple[Rows, PairSet]:
+    """Return the rows of items that are not removed, and what users have had, in places among these."""
+    live = work.ids("item").live_rows()
+    had = work.consumed.to_csr()
+    return live, PairSet(had.indptr, np.searchsorted(live, had.indices), n_items=len(live))
+
+
+def _check_count(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{what} {value!r}: give a whole number from 1"
+        raise InvalidInputError(msg)
+
+
+def _check_not_negative(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+        msg = f"{what} {value!r}: give a number that is not negative"
+        raise InvalidInputError(msg)
 
 
 class _Learned:
@@ -170,25 +191,23 @@ class _Learned:
 
     def __init__(self, work: Checkout, name: str, *, lazy: bool) -> None:
         self._table = work.table(name)
-        self._lazy = lazy
+        self._all_rows = None if lazy else work.ids(self._table.spec.entity).live_rows()
         self.values = self._table.values()
-        self._state = [self._table.slot(slot).values() for slot in ("exp_avg", "exp_avg_sq", "step")]
-        self._staged_steps = self._state[2].copy()
+        self.exp_avg, self.exp_avg_sq, self.steps = (self._table.slot(slot).values() for slot in _SLOTS)
+        self._staged_steps = self.steps.copy()
 
     def step(self, rows: Rows, gradient: NDArray[Any], *, lr: float, correction: str) -> None:
-        """Take one Adam step on ``rows``, or with a gradient of zero elsewhere on all."""
-        if not self._lazy:
-            whole = np.zeros_like(self.values)
-            whole[rows] = gradient
-            rows, gradient = np.arange(len(whole)), whole
-        exp_avg, exp_avg_sq, steps = self._state
-        row_adam_(self.values, rows, gradient, exp_avg, exp_avg_sq, steps, lr=lr, correction=correction)
+        """Take one Adam step on ``rows``; unless lazy on all live rows, the others with a gradient of zero."""
+        if self._all_rows is not None:
+            whole = np.zeros((len(self._all_rows), *gradient.shape[1:]), gradient.dtype)
+            whole[np.searchsorted(self._all_rows, rows)] = gradient
+            rows, gradient = self._all_rows, whole
+        row_adam_(self.values, rows, gradient, self.exp_avg, self.exp_avg_sq, self.steps, lr=lr, correction=correction)
 
     def stage(self) -> None:
         """Stage the rows that took a step since the last call."""
-        steps = self._state[2]
-        rows = np.flatnonzero(steps != self._staged_steps)
-        self._staged_steps = steps.copy()
+        rows = np.flatnonzero(self.steps != self._staged_steps)
+        self._staged_steps = self.steps.copy()
         self._table.scatter(rows, self.values[rows])
-        for name, state in zip(("exp_avg", "exp_avg_sq", "step"), self._state, strict=True):
+        for name, state in zip(_SLOTS, (self.exp_avg, self.exp_avg_sq, self.steps), strict=True):
             self._table.slot(name).scatter(rows, state[rows])

@@ -116,13 +116,17 @@ class Location:
 def _take_apart(text: str) -> tuple[Path | None, str]:
     if "://" not in text:
         return Path(text).expanduser().absolute(), ""
-    parts = urlsplit(text)
-    if parts.scheme == "memory":
+    if text.startswith("memory://"):
         name = text.removeprefix("memory://")
         if not name:
             msg = f"store {text!r}: give the store in memory a name, memory://name"
             raise InvalidInputError(msg)
         return None, name
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        msg = f"store {text!r}: {error}; use a path, file:///path or memory://name"
+        raise InvalidInputError(msg) from error
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return Path(unquote(parts.path)).absolute(), ""
     msg = f"store {text!r}: use a path, file:///path or memory://name"

@@ -9,6 +9,8 @@ import pytest
 import embstore
 from embstore import Schema, SlotSpec, Store, TableSpec
 
+SCHEMA = Schema((TableSpec("user", "user", 4, slots=(SlotSpec("m", 4), SlotSpec("n", None, fill=0.5))), TableSpec("item", "item", 4)))
+
 
 @pytest.fixture
 def url() -> str:
@@ -18,8 +20,8 @@ def url() -> str:
 
 @pytest.fixture
 def schema() -> Schema:
-    """Return users with a slot, and items."""
-    return Schema((TableSpec("user", "user", 4, slots=(SlotSpec("m", 4), SlotSpec("n", None, fill=0.5))), TableSpec("item", "item", 4)))
+    """Return users with two slots, and items."""
+    return SCHEMA
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from embstore import Checkout, Rows, SlotSpec, Store
 from tests.with_torch.test_binding_cases import DIM, ITEMS, TABLES, USERS, Net, Run, bits, new_store, train_and_commit
 
 
-
 @pytest.fixture
 def store() -> Store:
     """Return a store of this test's own."""
@@ -161,6 +160,7 @@ def test_positions(work: Checkout) -> None:
 
 def test_padding_rows_are_no_rows_of_the_table(store: Store) -> None:
     """Leading rows are dense, with their optimizer state; ids begin behind them and keep their rows as the table grows."""
+
     def make(n_ids: int) -> tuple[nn.Embedding, torch.optim.Optimizer]:
         emb = nn.Embedding(n_ids + 2, DIM)
         return emb, torch.optim.Adam(emb.parameters(), lr=0.1)
@@ -189,6 +189,7 @@ def test_padding_rows_are_no_rows_of_the_table(store: Store) -> None:
 
 def test_rows_on_the_second_axis(store: Store) -> None:
     """The first weight of an autoencoder has its rows on axis 1: vectors of ids are its columns, of slots too."""
+
     def make(n_ids: int) -> tuple[nn.Linear, torch.optim.Optimizer]:
         linear = nn.Linear(n_ids, DIM)
         return linear, torch.optim.Adam(linear.parameters(), lr=0.1)
@@ -203,7 +204,9 @@ def test_rows_on_the_second_axis(store: Store) -> None:
         work.append("item", [5])
         work.commit("columns")
     assert store.at().table("item").get(ITEMS).tobytes() == bits(linear.weight.T.contiguous())
-    assert store.at().table("item").slot("exp_avg").get(ITEMS).tobytes() == bits(adam.state[linear.weight]["exp_avg"].T.contiguous())
+    assert store.at().table("item").slot("exp_avg").get(ITEMS).tobytes() == bits(
+        adam.state[linear.weight]["exp_avg"].T.contiguous()
+    )
     grown, grown_adam = make(len(ITEMS) + 1)
     with store.checkout() as work:
         embstore.bind(work, grown, grown_adam, {"weight": Rows("item", axis=-1)}).restore()

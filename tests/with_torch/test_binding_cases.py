@@ -43,6 +43,8 @@ SPARSE: dict[str, Make] = {
     "sparse-adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1),
 }
 CASES = [*DENSE, *SPARSE]
+# What a row without training has in an entry of the state, where that is not 0.
+FILLS = {("adagrad", "sum"): 0.1, ("sparse-adagrad", "sum"): 0.1, ("rprop", "step_size"): 0.05}
 
 
 class Net(nn.Module):
@@ -95,7 +97,9 @@ class Run:
     def types(self) -> dict[str, tuple[type, Any]]:
         """Return the type of each entry of the optimizer's state."""
         named = {f"{name}.{key}": v for name, p in self.model.named_parameters() for key, v in self.optimizer.state[p].items()}
-        return {name: (type(v), (v.dtype, v.shape, v.stride()) if isinstance(v, torch.Tensor) else None) for name, v in named.items()}
+        return {
+            name: (type(v), (v.dtype, v.shape, v.stride()) if isinstance(v, torch.Tensor) else None) for name, v in named.items()
+        }
 
 
 def bits(value: Any) -> bytes:

@@ -40,14 +40,19 @@ def work() -> Iterator[Checkout]:
         ({"item.weight": Rows("item", axis=1)}, SchemaMismatchError, r"20 numbers of float32 a row on axis 1"),
         ({"item.weight": Rows("item", axis=2)}, SchemaMismatchError, "no axis 2"),
         ({"user.weight": "item"}, SchemaMismatchError, r"has 30 rows on axis 0, table 'item' needs 20 \(20 ids\)"),
-        ({"item.weight": "item", "user.weight": "item"}, InvalidInputError, "table 'item': bound to 'item.weight' and 'user.weight'"),
+        (
+            {"item.weight": "item", "user.weight": "item"},
+            InvalidInputError,
+            "table 'item': bound to 'item.weight' and 'user.weight'",
+        ),
     ],
 )
 def test_wrong_tables(work: Checkout, tables: dict[str, Any], error: type[EmbstoreError], text: str) -> None:
     """Names, shapes and numbers of rows are checked when the module is bound."""
+    before = str(work.changes)
     with pytest.raises(error, match=text):
         embstore.bind(work, Net(len(USERS), N), None, tables)
-    assert list(work.changes.rows) == list(work.tables)
+    assert str(work.changes) == before
 
 
 @pytest.mark.parametrize("make", [lambda: Rows(3), lambda: Rows("item", first=-1), lambda: Rows("item", axis=True)])

@@ -60,6 +60,7 @@ def _train(model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
 @pytest.mark.parametrize("name", ["encoder.weight", "decoder.weight"])
 def test_tied_parameters_frozen_ones_and_buffers(store: Store, name: str) -> None:
     """A weight that two layers share is bound by either name; the state is stored once, and buffers come back."""
+
     def make() -> tuple[Tied, torch.optim.Optimizer]:
         model = Tied()
         return model, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -92,6 +93,7 @@ def test_tied_parameters_frozen_ones_and_buffers(store: Store, name: str) -> Non
 
 def test_several_optimizers(store: Store) -> None:
     """Each optimizer's state has its name; towers under one and the head under another go on together."""
+
     def make() -> tuple[Net, dict[str, torch.optim.Optimizer]]:
         model = Net(len(USERS), len(ITEMS))
         towers = [{"params": model.user.weight, "lr": 0.1}, {"params": model.item.weight, "lr": 0.2}]
@@ -125,6 +127,7 @@ def test_several_optimizers(store: Store) -> None:
 
 def test_two_optimizers_on_one_parameter(store: Store) -> None:
     """Slots of two optimizers that share a parameter have the optimizers' names, and one may begin later."""
+
     def make() -> tuple[nn.Embedding, dict[str, torch.optim.Optimizer]]:
         emb = nn.Embedding(len(ITEMS), DIM)
         return emb, {"fast": torch.optim.Adam(emb.parameters(), lr=0.1), "slow": torch.optim.Adam(emb.parameters(), lr=0.01)}

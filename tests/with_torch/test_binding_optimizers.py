@@ -7,18 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import embstore
 from embstore import Version
-from tests.with_torch.test_binding_cases import CASES, DIM, ITEMS, SPARSE, TABLES, USERS, Run, bits, new_store, train_and_commit
+from tests.with_torch.test_binding_cases import CASES, FILLS, ITEMS, USERS, Run, bits, new_store, train_and_commit
 
 NEW_USERS = [f"n{i}" for i in range(7)]
 NEW_ITEMS = list(range(5))
-# What a row without training has in each entry of the state, where that is not 0.
-FILLS = {("adagrad", "sum"): 0.1, ("sparse-adagrad", "sum"): 0.1, ("rprop", "step_size"): 0.05}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -94,61 +91,6 @@ def _grown_by_hand(run: Run, version: Version) -> Run:
     return grown
 
 
-def test_slots_carry_their_own_names() -> None:
-    """State with a row for each id is a slot under the optimizer's name for it; the rest is dense."""
-    store = new_store("memory://names")
-    train_and_commit(store, Run("adam-amsgrad", USERS, ITEMS), range(1))
-    version = store.at()
-    assert {name: slot.spec.dim for name, slot in version.table("user").slots.items()} == {
-        "exp_avg": DIM,
-        "exp_avg_sq": DIM,
-        "max_exp_avg_sq": DIM,
-    }
-    state = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-    steps = {"optim.user.weight.step", "optim.item.weight.step"}
-    head = {f"optim.head.{name}.{key}" for name in ("weight", "bias") for key in state}
-    assert set(version.dense) == {"optim", "model.head.weight", "model.head.bias"} | steps | head
-    assert version.dense["optim.user.weight.step"].shape == ()
-
-
-def test_fills_are_what_the_optimizer_starts_with() -> None:
-    """A new slot's fill is where a row starts that has no gradient yet."""
-    store = new_store("memory://fills")
-    for case, key in [("adagrad", "sum"), ("rprop", "step_size"), ("adam", "exp_avg")]:
-        run = Run(case, USERS, ITEMS)
-        run.epoch(0)
-        with store.checkout() as work:
-            run.bind(work).stage()
-            assert work.tables["user"].slot(key).fill == FILLS.get((case, key), 0.0)
-            work.discard()
-
-
-def test_row_adam_steps_are_one_number_a_row() -> None:
-    """The step of a row-lazy optimizer is a slot of whole numbers, and a new row's is 0."""
-    store = new_store("memory://row-step")
-    train_and_commit(store, Run("row-adam", USERS, ITEMS), range(2))
-    with store.checkout() as work:
-        work.append("user", NEW_USERS)
-        work.commit("new ids")
-    step = store.at().table("user").slot("step")
-    assert (step.spec.dim, step.spec.dtype) == (None, "int32")
-    assert step.get(NEW_USERS).tolist() == [0] * len(NEW_USERS)
-    assert step.get(USERS).sum() > 0
-    assert "optim.user.weight.step" not in store.at().dense
-
-
-def test_python_numbers_come_back_as_they_were() -> None:
-    """SparseAdam counts in a Python int, which is a 0-dim array in the store and an int again after."""
-    store = new_store("memory://ints")
-    run = Run("sparse-adam", USERS, ITEMS)
-    train_and_commit(store, run, range(2))
-    assert store.at().dense["optim.user.weight.step"].tolist() == 4
-    resumed = Run("sparse-adam", USERS, ITEMS)
-    with store.checkout() as work:
-        resumed.bind(work).restore()
-    assert type(resumed.optimizer.state[resumed.model.user.weight]["step"]) is int
-
-
 @pytest.mark.parametrize("case", ["adam", "sgd-momentum", "sparse-adam", "row-adam"])
 def test_learning_rate_of_the_caller_wins(case: str) -> None:
     """A changed learning rate takes effect on resume, and is that of an uninterrupted run that changed it."""
@@ -204,59 +146,3 @@ def test_resume_in_another_process(tmp_path: Path) -> None:
     assert version.table("user").slot("exp_avg").get(USERS).tobytes() == bits(
         whole.optimizer.state[whole.model.user.weight]["exp_avg"]
     )
-
-
-def test_table_of_one_number_a_row() -> None:
-    """A bias for each id is a table without dim, and so are the slots of it."""
-    store = new_store("memory://bias")
-    with store.checkout() as work:
-        work.add_table(embstore.TableSpec("item_bias", "item", None))
-        bias = torch.nn.Embedding(len(ITEMS), 1)
-        flat = torch.nn.ParameterDict({"bias": torch.nn.Parameter(torch.zeros(len(ITEMS)))})
-        for model, name in ((bias, "weight"), (flat, "bias")):
-            optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-            binding = embstore.bind(work, model, optimizer, {name: "item_bias"})
-            (next(iter(model.parameters())) * torch.arange(len(ITEMS)).reshape(next(iter(model.parameters())).shape)).sum().backward()
-            optimizer.step()
-            binding.stage()
-            assert work.table("item_bias").values().tobytes() == bits(next(iter(model.parameters())))
-            assert work.tables["item_bias"].slot("exp_avg").dim is None
-            work.discard() if model is flat else None
-
-
-def test_state_of_another_optimizer_is_refused() -> None:
-    """Slots that Adam wrote are not laid into SGD; the error says how to begin with fresh state."""
-    store = new_store("memory://other")
-    train_and_commit(store, Run("adam", USERS, ITEMS), range(1))
-    trained = store.at().table("user").get(USERS)
-    other = Run("sgd-momentum", USERS, ITEMS)
-    with store.checkout() as work:
-        with pytest.raises(embstore.SchemaMismatchError, match=r"stored by torch\.optim\.adam\.Adam, this is torch\.optim\.sgd\.SGD"):
-            other.bind(work).restore()
-        embstore.bind(work, other.model, None, TABLES).restore()
-        assert np.array_equal(bits(other.model.user.weight), trained.tobytes())
-        binding = other.bind(work)
-        other.epoch(1)
-        binding.stage()
-        work.commit("with another optimizer")
-    assert {name for name in store.at().dense if name.startswith("optim.head.weight.")} == {"optim.head.weight.momentum_buffer"}
-    resumed = Run("sgd-momentum", USERS, ITEMS)
-    with store.checkout() as work:
-        resumed.bind(work).restore()
-    assert resumed.bits() == other.bits()
-
-
-def test_adamw_goes_on_from_adam() -> None:
-    """A class and one derived from it share their state."""
-    store = new_store("memory://derived")
-    run = Run("adam", USERS, ITEMS)
-    train_and_commit(store, run, range(1))
-    resumed = Run("adamw", USERS, ITEMS)
-    with store.checkout() as work:
-        resumed.bind(work).restore()
-    assert resumed.bits() == run.bits()
-
-
-def test_case_names() -> None:
-    """The sparse cases are among those tested."""
-    assert set(SPARSE) <= set(CASES)

@@ -1,0 +1,98 @@
+"""The verbs by name, each imported when it is asked for, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from embstore.errors import EmbstoreError
+
+# Section -> verb -> what it does. A verb is the function of its name in the module of its name, or in the one of MODULES.
+SECTIONS = {
+    "Stores": {
+        "init": "Make a store.",
+        "verify": "Check that a version is whole.",
+        "compact": "Fold what commits have added into one piece.",
+        "export": "Write one version, without its log, to a new store.",
+    },
+    "Versions": {
+        "log": "List versions, newest first.",
+        "show": "Show one version: parents, lineage, entities, tables.",
+        "diff": "Show what turns one version into another.",
+        "blame": "List the versions that changed an id's vectors.",
+        "branch": "List, make, move or delete branches.",
+        "tag": "List, make or delete tags.",
+        "revert": "Commit a version that is equal to an earlier one.",
+    },
+    "Ids and vectors": {
+        "ids": "Print the ids of an entity, one a line.",
+        "get": "Show the vectors of ids.",
+        "append": "Give new ids a row in every table of their entity.",
+        "remove": "Forget ids and their vectors.",
+    },
+    "Training": {
+        "train": "Train on a file of pairs and commit what came of it.",
+        "fold-in": "Give new ids vectors and leave all others as they are.",
+        "recommend": "Show the best items for users.",
+        "evaluate": "Measure how well held-out pairs are ranked.",
+        "trainers": "List the installed trainers and their settings.",
+    },
+}
+MODULES = {"tag": "branch", "fold-in": "train", "remove": "append"}
+VERBS = {verb: text for verbs in SECTIONS.values() for verb, text in verbs.items()}
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+
+class Verbs(click.Group):
+    """A group that knows its verbs without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb; None if there is none of that name."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"embstore.cli.{MODULES.get(cmd_name, cmd_name)}")
+        verb: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return verb
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that the first argument names, and the others."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            ctx.fail(f"No such verb: {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs by section."""
+        width = max(map(len, VERBS))
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(verb.ljust(width), text) for verb, text in verbs.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; what it raises on purpose becomes one line and an exit code, anything else is a traceback."""
+        try:
+            return super().invoke(ctx)
+        except EmbstoreError as error:
+            _say(f"error: {' '.join(str(error).splitlines())}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _say("")
+            ctx.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            ctx.exit(_PIPE_CLOSED)
+
+
+def _say(line: str) -> None:
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)

@@ -1,0 +1,55 @@
+"""``embstore init``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embstore.cli import options
+from embstore.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from embstore.schema import Schema
+
+
+@click.command()
+@options.store
+@options.trainer
+@options.settings
+@click.option(
+    "--entity",
+    "entities",
+    multiple=True,
+    metavar="NAME=TYPE",
+    help="An entity and the type of its ids, str or int64; may be repeated. What is not said here, the first ids say.",
+)
+@options.as_json
+@options.quiet
+def init(store: str, trainer: str | None, *, settings: tuple[str, ...], entities: tuple[str, ...], as_json: bool) -> None:
+    """Make a store.
+
+    With a trainer it begins with the tables that this trainer needs; without one it is empty.
+    """
+    from embstore.cli.output import note, pairs, write_json
+    from embstore.cli.versions import Refs, document, short_id
+    from embstore.store import create
+
+    made = create(store, schema=_schema(trainer, settings, options.parse_pairs(list(entities), "--entity")))
+    version = made.at()
+    if as_json:
+        write_json(document(version, Refs.of(made)))
+        return
+    tables = ", ".join(f"{name} of {spec.entity}" for name, spec in version.tables.items())
+    note(pairs([("store", made.url), ("version", short_id(version.id)), *([("tables", tables)] if tables else [])]))
+
+
+def _schema(trainer: str | None, settings: tuple[str, ...], entities: Any) -> Schema:
+    from embstore.cli.settings import make_trainer
+    from embstore.schema import Schema
+
+    if trainer is None and settings:
+        msg = f"--set {settings[0]}: settings of which trainer? Name it with --trainer"
+        raise InvalidInputError(msg)
+    needed = make_trainer(trainer, settings).schema() if trainer else Schema()
+    return Schema(needed.tables, {**(needed.entities or {}), **entities})

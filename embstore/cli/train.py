@@ -1,0 +1,142 @@
+"""``embstore train`` and ``embstore fold-in``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from embstore.cli import options
+
+if TYPE_CHECKING:
+    from embstore.interactions import Interactions
+    from embstore.version import Version
+
+
+@click.command()
+@options.store
+@click.argument("file")
+@options.message
+@options.trainer
+@options.settings
+@options.branch
+@options.columns
+@click.option("--validation", metavar="FILE", help="Held-out pairs: the epoch that ranks them best is committed.")
+@click.option("--patience", type=click.IntRange(min=1), metavar="N", help="Stop after N epochs that rank these no better.")
+@click.option("--slots", type=click.Choice(["keep", "reset"]), default="keep", show_default=True, help="Optimizer state.")
+@click.option(
+    "--consumed",
+    type=click.Choice(["merge", "replace"]),
+    default="merge",
+    show_default=True,
+    help="Add to what these users have had, or replace it.",
+)
+@click.option("--commit-every", type=click.IntRange(min=1), metavar="N", help="Commit every N epochs too.")
+@click.option("--on-conflict", default="fail", show_default=True, metavar="C", help="What to do if the branch moves meanwhile.")
+@click.option("--run", metavar="NAME", help="A name of this piece of work: what is done is not done again.")
+@options.as_json
+@options.quiet
+def train(
+    store: str,
+    file: str,
+    *,
+    message: str,
+    trainer: str | None,
+    settings: tuple[str, ...],
+    branch: str,
+    columns: tuple[str, ...],
+    validation: str | None,
+    patience: int | None,
+    slots: str,
+    consumed: str,
+    commit_every: int | None,
+    on_conflict: str,
+    run: str | None,
+    as_json: bool,
+) -> None:
+    """Train on a file of pairs and commit what came of it.
+
+    FILE is .csv, .tsv, .parquet or .inter, with columns user and item, and rating and time if there are any. Trainer and settings
+    are those of the newest version that has some, but for what --trainer and --set say.
+    """
+    from embstore.cli.settings import choose_trainer
+    from embstore.cli.versions import report_made
+    from embstore.progress import progress
+    from embstore.training import fit
+
+    opened = options.open_store(store)
+    version = opened.at(branch)
+    learner = choose_trainer(version, trainer, settings)
+    pairs = read_pairs(file, version, columns)
+    held_out = read_pairs(validation, version, columns) if validation else None
+    with progress(f"training {learner.name}", total=getattr(learner, "epochs", None), shown=not options.is_quiet()) as step:
+        made = fit(
+            opened,
+            learner,
+            pairs,
+            message=message,
+            validation=held_out,
+            patience=patience,
+            branch=branch,
+            slots=slots,  # type: ignore[arg-type]
+            consumed=consumed,  # type: ignore[arg-type]
+            commit_every=commit_every,
+            on_conflict=on_conflict,
+            run=run,
+            progress=lambda epoch, metrics: step(epoch, _figures(metrics)),
+        )
+    report_made(made, opened, branch=branch, as_json=as_json)
+
+
+@click.command()
+@options.store
+@click.argument("file")
+@options.message
+@options.trainer
+@options.settings
+@options.branch
+@options.columns
+@click.option("--entity", type=click.Choice(["user", "item"]), default="user", show_default=True, help="Whose ids are new.")
+@options.as_json
+@options.quiet
+def fold_in(
+    store: str,
+    file: str,
+    *,
+    message: str,
+    trainer: str | None,
+    settings: tuple[str, ...],
+    branch: str,
+    columns: tuple[str, ...],
+    entity: str,
+    as_json: bool,
+) -> None:
+    """Give new ids vectors and leave all others as they are.
+
+    FILE is as for train. Pairs whose other side is unknown are dropped and counted; all others become consumed.
+    """
+    import embstore
+    from embstore.cli.settings import choose_trainer
+    from embstore.cli.versions import report_made
+    from embstore.progress import progress
+
+    opened = options.open_store(store)
+    version = opened.at(branch)
+    learner = choose_trainer(version, trainer, settings)
+    pairs = read_pairs(file, version, columns)
+    with progress(f"folding in with {learner.name}", shown=not options.is_quiet()):
+        made = embstore.fold_in(opened, learner, pairs, message=message, entity=entity, branch=branch)
+    report_made(made, opened, branch=branch, as_json=as_json)
+
+
+def read_pairs(path: str, version: Version, columns: tuple[str, ...]) -> Interactions:
+    """Return the pairs of a file, with ids of the types that they have in the store."""
+    from embstore.cli.idinput import id_types
+    from embstore.interactions import Interactions
+
+    return Interactions.from_file(path, columns=options.parse_columns(columns), id_type=id_types(version))
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
