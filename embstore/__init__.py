@@ -120,7 +120,8 @@ _HOMES = {
     "embstore.registry": ("find_trainer",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_NAMES)  # noqa: PLE0605
+# Star imports work without torch.
+__all__ = sorted(name for name, home in _NAMES.items() if home != "embstore.binding")  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
@@ -131,4 +132,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_NAMES)

@@ -40,7 +40,7 @@ class Location:
     """
 
     def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
-        text = os.fspath(url)
+        text = os.fspath(url) if isinstance(url, (str, os.PathLike)) else None
         if not isinstance(text, str) or not text:
             msg = f"store {url!r}: give a path, file:///path or memory://name"
             raise InvalidInputError(msg)

@@ -19,6 +19,7 @@ from embstore.storage.loop import check_process
 from embstore.storage.writer import Writer
 
 TRUNK = "main"
+_LEFTOVERS = {"chunks", "config.yaml", "embstore.lock", "manifests", "refs", "snapshots", "transactions"}
 
 
 @dataclass(frozen=True)
@@ -181,36 +182,42 @@ def create(location: Location) -> Repo:
     Raises
     ------
     StoreExistsError
-        If anything is there, but for a repository whose making was interrupted.
+        If anything is there, but for what an interrupted making left.
     StorageError
         If the place cannot be written.
     """
     check_process()
     icechunk.set_logs_filter("error")
-    if location.occupied():
-        interrupted = _interrupted(location)
-        if interrupted is None:
-            msg = f"store {location.url}: something is there already; open it, or take another place"
-            raise StoreExistsError(msg)
-        return interrupted
+    if location.occupied() and not _is_unfinished(location):
+        msg = f"store {location.url}: something is there already; open it, or take another place"
+        raise StoreExistsError(msg)
     with writing():
         if location.path is not None:
             location.path.mkdir(parents=True, exist_ok=True)
         # Format 1 is read and written by icechunk 1.x and 2.x alike, and only 2.x can be told which.
-        format_1: dict[str, Any] = (
-            {"spec_version": 1} if "spec_version" in inspect.signature(icechunk.Repository.create).parameters else {}
-        )
-        return Repo(icechunk.Repository.create(location.storage(), **format_1), location)
+        takes_version = "spec_version" in inspect.signature(icechunk.Repository.create).parameters
+        format_1: dict[str, Any] = {"spec_version": 1} if takes_version else {}
+        if not _has_trunk(location):
+            icechunk.Repository.create(location.storage(), **format_1)
+        return Repo(_opened(location), location)
 
 
-def _interrupted(location: Location) -> Repo | None:
-    """Return the repository there if it has no version yet: whoever made it was killed before the first one."""
-    try:
-        repo = open_(location)
-        tip = repo.branches()[TRUNK]
-    except Exception:
-        return None
-    return repo if next(repo.ancestry(tip), None) is None else None
+def _has_trunk(location: Location) -> bool:
+    """Return whether an Icechunk repository of format 1 is there."""
+    if location.path is None:
+        return icechunk.Repository.exists(location.storage())
+    return (location.path / "refs" / f"branch.{TRUNK}" / "ref.json").is_file()
+
+
+def _is_unfinished(location: Location) -> bool:
+    """Return whether all that is there was left by somebody who was killed before the first version of a store."""
+    if _has_trunk(location):
+        try:
+            repo = Repo(_opened(location), location)
+            return next(repo.ancestry(repo.branches()[TRUNK]), None) is None
+        except Exception:
+            return False
+    return location.path is not None and location.path.is_dir() and {p.name for p in location.path.iterdir()} <= _LEFTOVERS
 
 
 def open_(location: Location) -> Repo:
@@ -221,15 +228,22 @@ def open_(location: Location) -> Repo:
     StoreNotFoundError
         If nothing is there.
     NotAStoreError
-        If it is no Icechunk repository.
+        If it is no Icechunk repository of format 1.
     """
     check_process()
     icechunk.set_logs_filter("error")
     if not location.occupied():
         msg = f"store {location.url}: nothing is there; make one with create (embstore init), or check the path"
         raise StoreNotFoundError(msg)
-    if location.path is not None and not (location.path / "refs").is_dir():
-        msg = f"store {location.url}: this is no embstore store; check the path"
-        raise NotAStoreError(msg)
     with reading():
-        return Repo(icechunk.Repository.open(location.storage()), location)
+        if not _has_trunk(location):
+            msg = f"store {location.url}: this is no embstore store; check the path"
+            raise NotAStoreError(msg)
+        return Repo(_opened(location), location)
+
+
+def _opened(location: Location) -> icechunk.Repository:
+    """Open without the engine's guess at what will be read first: it compiles a pattern for every array of every session."""
+    preload = icechunk.ManifestPreloadConfig(max_total_refs=0, preload_if=icechunk.ManifestPreloadCondition.false())
+    config = icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(preload=preload))
+    return icechunk.Repository.open(location.storage(), config=config)

@@ -25,7 +25,7 @@ class DataSet:
     sizes
         Pairs of train1, test1, train2 and test2.
     n_unknown
-        Held-out pairs whose item is in neither train1 nor train2; they are left out.
+        Pairs of test2 whose item is in neither train1 nor train2; they are left out.
     """
 
     name: str
@@ -47,7 +47,8 @@ DATA_SETS = {
 class Parts:
     """Pairs in the order of time: train1 and test1 are of the first stretch, train2 and test2 of the second.
 
-    The targets in ``test1`` and ``test2`` are without items that are in neither train1 nor train2.
+    ``test1`` is without items that are not in train1, so that it has the same targets before and after the increment; ``test2``
+    without those that are in neither train1 nor train2. ``sizes`` counts pairs before that, ``n_unknown`` those that left test2.
     """
 
     train1: Interactions
@@ -101,11 +102,10 @@ def parts(pairs: Interactions) -> Parts:
     """Return the parts of pairs that have times; of several pairs of one user and item the first counts."""
     earlier, later = _first_of_each(pairs).split("time", LATER_SHARE)
     (train1, test1), (train2, test2) = (part.split("within", HELD_OUT_SHARE) for part in (earlier, later))
-    items = np.concatenate([train1.item_ids, train2.item_ids])
-    known1, known2 = (_among(test.item_ids, items) for test in (test1, test2))
     sizes = (len(train1), len(test1), len(train2), len(test2))
-    n_unknown = int((~known1).sum() + (~known2).sum())
-    return Parts(train1, test1.take(known1), train2, test2.take(known2), sizes, n_unknown)
+    earlier_test = test1.take(_among(test1.item_ids, train1.item_ids))
+    later_test = test2.take(_among(test2.item_ids, np.concatenate([train1.item_ids, train2.item_ids])))
+    return Parts(train1, earlier_test, train2, later_test, sizes, len(test2) - len(later_test))
 
 
 def _pairs(data: DataSet, folder: Path) -> Interactions:
