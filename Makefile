@@ -23,7 +23,7 @@ test: lint  ## lint, then every test, then those without torch on icechunk 2
 	@other=$$(tools/two_libraries.sh python) && export EMBSTORE_OTHER_PYTHON="$$other" && $(PYTHON) -m pytest -n 2
 	@tools/two_libraries.sh test
 
-demo: env  ## a store grown day by day from MovieLens-100k, in .cache/demo
+demo: env  ## a recommender retrained month after month on MovieLens-100k, in .cache/demo
 	$(PYTHON) tools/movielens.py $(DATA)
 	rm -rf .cache/demo
 	.venv/bin/embstore demo .cache/demo --data $(DATA)/ml-100k.inter --titles $(DATA)/ml-100k.item

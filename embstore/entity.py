@@ -88,7 +88,8 @@ class StagedIds:
 def entity_paths(entity: str) -> list[str]:
     """Return where the arrays of an entity lie that a commit may touch."""
     path = f"entities/{entity}"
-    return [path, f"{path}/state", f"{path}/index", *(f"{path}/ids{part}" for part in ("", "/values", "/bytes", "/ends"))]
+    arrays = ("state", "index", "changed", "changed/rows", "ids", "ids/values", "ids/bytes", "ids/ends")
+    return [path, *(f"{path}/{array}" for array in arrays)]
 
 
 def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: StagedIds) -> None:
@@ -109,6 +110,20 @@ def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: Stage
         writer.scatter(f"{path}/state", gone, np.full(len(gone), REMOVED, np.uint8), sparse=True)
         state.n_removed += len(gone)
     writer.set_group(path, state.to_json())
+
+
+def write_changed(writer: Writer, entity: str, rows: Rows, ids: Ids) -> None:
+    """Record which old rows a commit wrote, and their ids, so that a diff need not look them up among all."""
+    path = f"entities/{entity}/changed"
+    if writer.meta(f"{path}/rows") is not None:
+        writer.delete(path)
+    writer.write_all({f"{path}/rows": rows.astype(np.int32), f"{path}/ids": ids}, zstd=True)
+
+
+def read_changed(reader: Reader, entity: str) -> tuple[Rows, Ids]:
+    """Return what ``write_changed`` recorded."""
+    rows, ids = reader.read([f"entities/{entity}/changed/{what}" for what in ("rows", "ids")])
+    return rows.astype(np.int64), ids
 
 
 def _write_appended(writer: Writer, path: str, state: EntityState, ids: Ids, gone: Rows) -> None:

@@ -73,7 +73,9 @@ def open_repo(location: Location) -> Repo:
         If something else is there, or a store of a newer format.
     """
     repo = repos.open_(location)
-    root = repo.reader(repo.branches()[TRUNK]).attributes("") or {}
+    tip = repo.branches()[TRUNK]
+    next(repo.ancestry(tip), None)  # raises if the state cannot be decoded, of which the engine only says that nothing is there
+    root = repo.reader(tip).attributes("") or {}
     if "format" not in root or "schema" not in root:
         msg = f"store {location.url}: an Icechunk repository, but no embstore store; check the path"
         raise NotAStoreError(msg)

@@ -60,9 +60,13 @@ def compare(base: Version, target: Version, find: Find) -> Comparison:
     n_shared = {
         entity: len(ancestor.ids(entity))
         for entity in ancestor.schema.entities or {}
-        if _is_one([v.ids(entity).made for v in (ancestor, base, target) if entity in (v.schema.entities or {})])
+        if all(entity in (side.schema.entities or {}) for side in (base, target))
+        and _is_one([side.ids(entity).made for side in (ancestor, base, target)])
     }
     between = [*_until(base, ancestor, find), *_until(target, ancestor, find)]
+    for entity in n_shared:
+        for version in between:
+            target.ids(entity).remember(*version.changed_ids(entity))
     return Comparison(base, target, n_shared, _candidates(between, ancestor, base, target))
 
 

@@ -29,6 +29,7 @@ class IdMap:
         self._stored = EntityState.from_json(reader.attributes(self._path))
         self._id_type = id_type
         self._removed_rows: Rows | None = None
+        self._remembered: list[tuple[Rows, Ids]] = []
 
     @property
     def id_type(self) -> IdType | None:
@@ -204,14 +205,24 @@ class IdMap:
             return np.union1d(self._removed_rows, np.fromiter(self._staged.removed, np.int64))
         return self._removed_rows
 
+    def remember(self, rows: Rows, ids: Ids) -> None:
+        """Keep the ids of some rows (ascending), to be found without reading; those of rows removed since are not asked for."""
+        if len(rows):
+            self._remembered.append((rows, ids))
+
     def at(self, rows: Rows) -> Ids:
         """Return the ids of ``rows`` without looking whether they were removed (blank where that is committed)."""
         out: Ids = np.empty(len(rows), object if self.id_type == "str" else np.int64)
         stored = rows < self.n_stored
-        if stored.any():
-            out[stored] = self._read(rows[stored])
         if self._staged and not stored.all():
             out[~stored] = self._staged.ids[rows[~stored] - self.n_stored]
+        for known, ids in self._remembered:
+            at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+            found = stored & (known[at] == rows)
+            out[found] = ids[at[found]]
+            stored &= ~found
+        if stored.any():
+            out[stored] = self._read(rows[stored])
         return out
 
     def _read(self, rows: Rows) -> Ids:

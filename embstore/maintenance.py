@@ -61,6 +61,8 @@ def _fold(version: Version, writer: Writer) -> None:
         path = f"entities/{entity}"
         state = EntityState.from_json(writer.attributes(path))
         state.runs, state.next_run = merge_runs(writer, f"{path}/index", state.runs, number=state.next_run)
+        if writer.meta(f"{path}/changed/rows") is not None:
+            writer.delete(f"{path}/changed")
         writer.set_group(path, state.to_json())
     records = RecordState.read(writer)
     if len(records.segments) > 1:
@@ -103,7 +105,8 @@ def _export_state(version: Version, writer: Writer, root: Mapping[str, Any], *, 
     reader = version.reader
     for entity in schema.entities or {}:
         writer.set_group(f"entities/{entity}", reader.attributes(f"entities/{entity}") or EntityState().to_json())
-        writer.copy(reader, f"entities/{entity}")
+        for part in ("ids", "state", "index"):
+            writer.copy(reader, f"entities/{entity}/{part}")
     for spec in schema.tables:
         _export_table(reader, writer, spec, len(version.ids(spec.entity)))
     add_part(writer, Part(read_records(reader)))

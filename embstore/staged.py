@@ -14,7 +14,7 @@ from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH, StagedDense, write_dense
-from embstore.entity import entity_paths, write_ids
+from embstore.entity import entity_paths, write_changed, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec, is_another
@@ -125,12 +125,16 @@ class Staged:
             missing = writer.attributes(f"entities/{entity}") is None
             if not idmap.staged.is_empty or missing or idmap.unsaved_type:
                 write_ids(writer, entity, id_type, idmap.staged)
-                staged = idmap.staged
-                counts["entities"][entity] = {"rows": len(idmap), "new": len(staged.ids), "removed": len(staged.removed)}
+                counts["entities"][entity] = entity_counts(idmap)
         for spec in self.schema.tables:
             written = self._write_table(writer, spec)
             if written:
                 counts["tables"][spec.name] = written
+        for entity, idmap in self.idmaps.items():
+            recorded = self._recorded_of(entity)
+            if len(recorded) and idmap.id_type == "int64":
+                write_changed(writer, entity, recorded, idmap.at(recorded))
+                counts["entities"].setdefault(entity, entity_counts(idmap))["recorded"] = len(recorded)
         counts["consumed"] = self._write_consumed(writer)
         changed = self.dense.changed()
         if changed:
@@ -184,6 +188,14 @@ class Staged:
             "bytes": writer.written_bytes - before,
         }
 
+    def _recorded_of(self, entity: str) -> Rows:
+        """Return the old rows that any table of an entity was written for, but for those whose ids are removed."""
+        tables = [table for table in self.tables.values() if table.spec.entity == entity]
+        edits = {f"{table.spec.name} {name}": e for table in tables for name, e in self.edits[table.spec.name].items()}
+        idmap = self.idmaps[entity]
+        recorded = _recorded(edits, idmap.n_stored)
+        return recorded[~np.isin(recorded, list(idmap.staged.removed))] if idmap.staged.removed else recorded
+
     def _dropped_columns(self, spec: TableSpec) -> set[str]:
         before = [table for table in self.schema_before.tables if table.name == spec.name and not is_another(table, spec)]
         return lost_columns(before[0], spec) if before else set()
@@ -197,6 +209,11 @@ class Staged:
         if not self.consumed.part.is_empty:
             add_part(writer, self.consumed.part)
         return {"new": len(self.consumed.part.records)}
+
+
+def entity_counts(idmap: IdMap) -> dict[str, int]:
+    """Return how many rows an entity has and how many of its ids are new and removed, for a lineage."""
+    return {"rows": len(idmap), "new": len(idmap.staged.ids), "removed": len(idmap.staged.removed)}
 
 
 def _non_finite(edit: Edit) -> NDArray[np.int64]:

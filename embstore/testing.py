@@ -266,7 +266,7 @@ def _in_new_process(store: Store, trainer: Trainer, pairs: Interactions) -> None
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"exit code {done.returncode} (negative: a signal): {done.stderr}"
 
 
 def _as_list(column: NDArray[Any] | None) -> list[Any] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from embstore.columns import TableRows, table_path
 from embstore.consumed import Consumed
 from embstore.dense import Dense
+from embstore.entity import Ids, read_changed
 from embstore.errors import UnknownNameError
 from embstore.ids import IdMap
 from embstore.lineage import parse_record
@@ -167,6 +168,13 @@ class Version(View):
             return np.empty(0, np.int64)
         rows: Rows = self.reader.read([f"{table_path(table)}/changed"])[0].astype(np.int64)
         return rows
+
+    def changed_ids(self, entity: str) -> tuple[Rows, Ids]:
+        """Return the rows that this version's commit wrote in any table of an entity, with their ids; none where not recorded."""
+        counts = self.lineage.get("counts", {}).get("entities", {}).get(entity, {})
+        if not counts.get("recorded"):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return read_changed(self.reader, entity)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Version) and (self.id, self.repo.url) == (other.id, other.repo.url)

@@ -33,7 +33,7 @@ def recommend(store: str, users: tuple[str, ...], *, k: int, ref: str, unknown: 
 
     version = options.open_store(store).at(ref)
     wanted = typed_ids(users, version, "user")
-    frame = embstore.recommend(version, wanted, k, exclude_consumed=not consumed, unknown=unknown)
+    frame = embstore.recommend(version, wanted, k, exclude_consumed=not consumed, unknown=unknown)  # type: ignore[arg-type]
     ranked = frame.to_dict("records")
     if as_json:
         write_json(ranked)

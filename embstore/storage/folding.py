@@ -113,7 +113,9 @@ class TableWriter:
         name = self._writer.unique(self.state.next_segment)
         self.state.next_segment += 1
         path = f"{self._path}/segments/{name}"
-        self._writer.write_all({f"{path}/rows": rows, **{f"{path}/{column}": array for column, array in values.items()}})
+        self._writer.write_all(
+            {f"{path}/rows": rows.astype(np.int32), **{f"{path}/{column}": array for column, array in values.items()}}
+        )
         self.state.segments.insert(position, Segment(name, len(rows), tuple(values)))
 
     def _merge_oldest(self) -> None:

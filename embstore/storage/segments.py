@@ -104,7 +104,7 @@ class StoredTable:
         """Return the rows of each segment, fetched in one round and kept."""
         missing = [s.name for s in segments if s.name not in self._segment_rows]
         fetched = self.reader.read([f"{self.path}/segments/{name}/rows" for name in missing])
-        self._segment_rows.update(zip(missing, fetched, strict=True))
+        self._segment_rows.update((name, rows.astype(np.int64)) for name, rows in zip(missing, fetched, strict=True))
         return [self._segment_rows[s.name] for s in segments]
 
     def read(self, column: Column, n_rows: int, out: NDArray[Any] | None = None) -> NDArray[Any]:

@@ -103,6 +103,8 @@ class Writer(Reader):
 
     def copy(self, source: Reader, prefix: str) -> None:
         """Copy everything below ``prefix`` from another store, documents first."""
+        if source.attributes(prefix) is None:
+            return
         keys = [key for key in source.keys(prefix) if key.startswith(f"{prefix}/")]
         found: dict[str, bytes] = {}
         source.raw(keys, lambda key, raw: found.update({key: b"" if raw is None else raw.tobytes()}))

@@ -114,7 +114,7 @@ def _pairs(data: DataSet, folder: Path) -> Interactions:
 
 def _first_of_each(pairs: Interactions) -> Interactions:
     """Return the earliest pair of each user and item, in the order of time, equal times as they came."""
-    ordered = pairs.take(np.argsort(pairs.times, kind="stable"))
+    ordered = pairs.take(np.argsort(np.asarray(pairs.times), kind="stable"))
     first: dict[tuple[object, object], int] = {}
     for place, pair in enumerate(zip(ordered.user_ids.tolist(), ordered.item_ids.tolist(), strict=True)):
         first.setdefault(pair, place)
