@@ -286,11 +286,10 @@ def _nanoseconds(values: NDArray[Any], what: str) -> NDArray[np.int64]:
     if missing.any():
         msg = f"{what} NaT at position {int(missing.argmax())}: fill in or drop the missing ones"
         raise InvalidInputError(msg)
-    times = values.astype("datetime64[ns]")
-    # numpy wraps around silently where a date is too far away.
-    moved = times.astype(values.dtype) != values
-    if moved.any():
-        position = int(moved.argmax())
+    # Looked at first: numpy wraps around silently where a date is too far away, or raises, by its version.
+    outside = (values < np.datetime64("1677-09-22")) | (values > np.datetime64("2262-04-11"))
+    if outside.any():
+        position = int(outside.argmax())
         msg = f"{what} {values[position]} at position {position}: outside 1677 to 2262, which int64 nanoseconds can hold"
         raise InvalidInputError(msg)
-    return times.astype(np.int64)
+    return values.astype("datetime64[ns]").astype(np.int64)

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 import embstore
@@ -175,6 +174,13 @@ def test_unknown_users_get_the_popular() -> None:
         assert rows["item"].tolist() == [100, 103, 101]
         assert rows["score"].tolist() == [2, 2, 1]
     assert frame["user"].tolist() == [7] * 3 + [1] * 3 + [8] * 3
+
+
+def test_removed_items_are_not_popular() -> None:
+    """What was removed is shown to unknown users no more than to others."""
+    work = _view([[0.0] * N_ITEMS] * N_USERS, set(), {1, 4}, committed=False)
+    frame = embstore.recommend(work, [7], 9, trainer=Written(), unknown="popular")
+    assert frame["item"].tolist() == [100, 102, 103, 105]
 
 
 def test_unknown_users_get_what_the_mean_user_gets() -> None:

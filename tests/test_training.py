@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import embstore
 from embstore import (
@@ -226,8 +225,10 @@ def test_progress_is_for_terminals() -> None:
     command = [sys.executable, "-c", _ON_TERMINAL]
     piped = subprocess.run(command, capture_output=True, text=True, check=False)
     shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=False)
-    os.write(theirs, b"end\n")  # so that there is something to read even if nothing was shown
-    written = os.read(ours, 65536).decode()
+    os.write(theirs, b"end\n")  # so that reading ends even if nothing was shown
+    written = ""
+    while not written.endswith("end\r\n"):  # a terminal gives line by line
+        written += os.read(ours, 65536).decode()
     os.close(theirs)
     os.close(ours)
     assert (piped.returncode, piped.stdout, piped.stderr) == (0, "", "")
