@@ -23,6 +23,7 @@ from tools.quality.protocol import DATA_SETS, load
 from trainers.bpr import BPR
 
 SMALL = BPR(dim=8, epochs=2, batch_size=32)
+WIDER = replace(SMALL, dim=16)
 PAIRS = example_interactions()
 LATER = Interactions([3, 7, 99, 99], ["item 02", "item 05", "item 01", "brand-new"], times=[500, 501, 502, 503])
 SLOTS = ("exp_avg", "exp_avg_sq", "step")
@@ -180,14 +181,14 @@ def base() -> Store:
     random = np.random.default_rng(3)
     pairs = Interactions(random.integers(0, 60, 900), random.integers(0, 50, 900), times=np.arange(900))
     store = new_store()
-    embstore.fit(store, replace(SMALL, dim=16), pairs, message="base")
+    embstore.fit(store, WIDER, pairs, message="base")
     return store
 
 
 _branches = itertools.count()
 
 
-def folded(base: Store, pairs: Interactions, trainer: BPR = replace(SMALL, dim=16)) -> tuple[Version, embstore.Diff]:
+def folded(base: Store, pairs: Interactions, trainer: BPR = WIDER) -> tuple[Version, embstore.Diff]:
     """Return a version of ``base`` with new users folded in, and how it differs."""
     branch = f"fold-{next(_branches)}"
     base.branch(branch)
@@ -216,7 +217,7 @@ def test_a_folded_user_is_the_same_alone_together_and_in_any_order(base: Store) 
 
 def test_a_folded_user_comes_to_the_least_loss(base: Store) -> None:
     """With many small steps the vector is where -log softmax of the user's items, with L2 for each, is least."""
-    had, trainer = [3, 11, 28, 28], replace(SMALL, dim=16, fold_steps=800, fold_lr=0.01)
+    had, trainer = [3, 11, 28, 28], replace(WIDER, fold_steps=800, fold_lr=0.01)
     version, _ = folded(base, Interactions([200] * 4, had), trainer)
     items, bias = version.table("item").values(), version.table("item_bias").values()
     rows = version.ids("item").rows(had)
@@ -254,7 +255,7 @@ def test_removed_items_and_users_are_neither_drawn_nor_trained(lazy: bool) -> No
 def test_mean_user_is_the_mean_of_the_live_ones() -> None:
     """Removed users do not draw it to zero, and without any user it is zero: the biases are left."""
     store = new_store()
-    version = embstore.fit(store, SMALL, PAIRS, message="fit")
+    embstore.fit(store, SMALL, PAIRS, message="fit")
     with store.checkout() as work:
         work.remove("user", [0, 1, 2])
         version = work.commit("forget three")
@@ -264,7 +265,7 @@ def test_mean_user_is_the_mean_of_the_live_ones() -> None:
     np.testing.assert_allclose(SMALL.scores(version, np.array([-1, 4]))[0], expected, rtol=1e-4, atol=1e-6)
     with store.checkout() as work:
         work.remove("user", work.ids("user").ids())
-        nobody = work.commit("forget all")
+        nobody = work.commit("forget the others")
     np.testing.assert_array_equal(SMALL.scores(nobody, np.array([-1]))[0], bias)
 
 
@@ -287,7 +288,7 @@ def test_nobody_is_recommended_what_they_have_had(data: st.DataObject) -> None:
 def test_two_tastes_are_told_apart() -> None:
     """Users who share a taste are recommended what the others of that taste had."""
     pairs = [(user, item) for user in range(20) for item in range(user % 2, 20, 2) if (user + item) % 6]
-    users, items = (list(column) for column in zip(*pairs, strict=True))
+    users, items = map(list, zip(*pairs, strict=True))
     version = embstore.fit(new_store(), BPR(dim=8, epochs=40), Interactions(users, items), message="fit")
     frame = embstore.recommend(version, list(range(20)), 3)
     assert ((frame["user"] - frame["item"]) % 2 == 0).mean() > 0.95

@@ -179,8 +179,7 @@ def test_unknown_users_get_the_popular() -> None:
 def test_removed_items_are_not_popular() -> None:
     """What was removed is shown to unknown users no more than to others."""
     work = _view([[0.0] * N_ITEMS] * N_USERS, set(), {1, 4}, committed=False)
-    frame = embstore.recommend(work, [7], 9, trainer=Written(), unknown="popular")
-    assert frame["item"].tolist() == [100, 102, 103, 105]
+    assert embstore.recommend(work, [7], 9, trainer=Written(), unknown="popular")["item"].tolist() == [100, 102, 103, 105]
 
 
 def test_unknown_users_get_what_the_mean_user_gets() -> None:

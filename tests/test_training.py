@@ -48,6 +48,15 @@ def test_first_training_fills_thenew_store() -> None:
     assert (version.dense["tinymf.epochs"].item(), "run" in lineage) == (2, False)
 
 
+def test_new_ids_are_appended_sorted() -> None:
+    """Rows follow the order of ids (strings by code point), not that of times; a later training appends after them."""
+    store = new_store()
+    embstore.fit(store, Popularity(), Interactions([5, 3, 4], ["b", "é", "Z"], times=[1, 2, 3]), message="day 1")
+    version = embstore.fit(store, Popularity(), Interactions([2, 1], ["c", "a"], times=[4, 5]), message="day 2")
+    assert version.ids("user").ids().tolist() == [3, 4, 5, 1, 2]
+    assert version.ids("item").ids().tolist() == ["Z", "b", "é", "a", "c"]
+
+
 def test_next_training_grows_it() -> None:
     """New ids get the next rows, old ones keep theirs with vectors and slots, counters and consumed items go on."""
     store = new_store()

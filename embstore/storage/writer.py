@@ -110,7 +110,7 @@ class Writer(Reader):
         source.raw(keys, lambda key, raw: found.update({key: b"" if raw is None else raw.tobytes()}))
         documents = [(key, found[key]) for key in keys if key.endswith("/zarr.json")]
         chunks = ((key, found[key]) for key in keys if not key.endswith("/zarr.json"))
-        self._put([*self._missing_parents([f"{prefix}/array"]), *documents], chunks)
+        self._put([*self._missing_parents([prefix]), *documents], chunks)
 
     def delete(self, path: str) -> None:
         """Delete the array or group at ``path`` and all below it."""
