@@ -25,6 +25,7 @@ from trainers.bpr import BPR
 SMALL = BPR(dim=8, epochs=2, batch_size=32)
 WIDER = replace(SMALL, dim=16)
 PAIRS = example_interactions()
+_branches = itertools.count()
 LATER = Interactions([3, 7, 99, 99], ["item 02", "item 05", "item 01", "brand-new"], times=[500, 501, 502, 503])
 SLOTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -66,11 +67,9 @@ def recorded(store: Store, pairs: Interactions, **settings: Any) -> tuple[Versio
         ({"epochs": 2.5}, "epochs 2.5: give a whole number"),
         ({"negatives": True}, "negatives True: give a whole number"),
         ({"batch_size": "9"}, "batch_size '9': give a whole number"),
-        ({"fold_steps": -1}, "fold_steps -1: give a whole number"),
         ({"lr": -0.1}, "lr -0.1: give a number that is not negative"),
         ({"l2": float("nan")}, "l2 nan: give a number"),
         ({"fold_lr": float("inf")}, "fold_lr inf: give a number"),
-        ({"fold_l2": "1"}, "fold_l2 '1': give a number"),
         ({"init_std": None}, "init_std None: give a number"),
         ({"correction": "table"}, "correction 'table': use one of row, none"),
         ({"lazy": 1}, "lazy 1: give True or False"),
@@ -92,9 +91,7 @@ def test_batches_depend_on_seed_and_epoch_alone() -> None:
     assert recorded(store, PAIRS, epochs=1)[1] == epoch_1
     assert recorded(new_store(), PAIRS, epochs=1, seed=1)[1] != epoch_0
     assert epoch_0 != epoch_1
-    had = [
-        sorted((u, w[0]) for users, wanted in epoch for u, w in zip(users, wanted, strict=True)) for epoch in (epoch_0, epoch_1)
-    ]
+    had = [sorted((u, w[0]) for us, ws in epoch for u, w in zip(us, ws, strict=True)) for epoch in (epoch_0, epoch_1)]
     assert had[0] == had[1]
     assert len(had[0]) == len(PAIRS)
 
@@ -185,9 +182,6 @@ def base() -> Store:
     return store
 
 
-_branches = itertools.count()
-
-
 def folded(base: Store, pairs: Interactions, trainer: BPR = WIDER) -> tuple[Version, embstore.Diff]:
     """Return a version of ``base`` with new users folded in, and how it differs."""
     branch = f"fold-{next(_branches)}"
@@ -259,9 +253,9 @@ def test_mean_user_is_the_mean_of_the_live_ones() -> None:
     with store.checkout() as work:
         work.remove("user", [0, 1, 2])
         version = work.commit("forget three")
-    users = version.table("user").get(version.ids("user").ids())
-    items, bias = version.table("item").values(), version.table("item_bias").values()
-    expected = users.mean(axis=0) @ items.T + bias
+    mean = version.table("user").get(version.ids("user").ids()).mean(axis=0)
+    bias = version.table("item_bias").values()
+    expected = mean @ version.table("item").values().T + bias
     np.testing.assert_allclose(SMALL.scores(version, np.array([-1, 4]))[0], expected, rtol=1e-4, atol=1e-6)
     with store.checkout() as work:
         work.remove("user", work.ids("user").ids())

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from embstore.errors import IdTypeError, InvalidInputError, UnknownIdError
 from embstore.interactions import Interactions

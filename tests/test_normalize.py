@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from embstore.errors import IdTypeError, InvalidInputError
 from embstore.normalize import id_type_of, normalize_ids, normalize_ratings, normalize_times, rank_ids

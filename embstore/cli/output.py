@@ -33,11 +33,12 @@ def write(text: str) -> None:
     StorageError
         If it cannot be written, as where a disk is full.
     """
-    stream = sys.stdout
+    if sys.stdout is None:  # closed by who started us
+        return
     encoding = _encoding()
     try:
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
     except OSError as error:
         _close_quietly()
         if error.errno == errno.EPIPE:
@@ -77,9 +78,9 @@ def _plain(data: Any) -> Any:
 
 def show(*parts: RenderableType | None) -> None:
     """Write parts with an empty line between; None is left out."""
-    is_terminal = sys.stdout.isatty()
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
     width = None if is_terminal or "COLUMNS" in os.environ else _WIDE
-    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         for i, part in enumerate(part for part in parts if part is not None):
             if i:

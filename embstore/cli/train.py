@@ -126,7 +126,7 @@ def fold_in(
     learner = choose_trainer(version, trainer, settings)
     pairs = read_pairs(file, version, columns)
     with progress(f"folding in with {learner.name}", shown=not options.is_quiet()):
-        made = embstore.fold_in(opened, learner, pairs, message=message, entity=entity, branch=branch)
+        made = embstore.fold_in(opened, learner, pairs, message=message, entity=entity, branch=branch)  # type: ignore[arg-type]
     report_made(made, opened, branch=branch, as_json=as_json)
 
 

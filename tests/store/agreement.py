@@ -20,7 +20,9 @@ def as_read(array: Any) -> tuple[str, tuple[int, ...], bytes]:
 def assert_view_agrees(view: View, state: State) -> None:
     """Everything that can be read of ``view`` is what the model says."""
     assert view.entities == {name: len(entity.live()) for name, entity in state.entities.items()}
-    assert {name: set(spec.slots) for name, spec in view.tables.items()} == {n: set(t.spec.slots) for n, t in state.tables.items()}
+    assert {name: set(spec.slots) for name, spec in view.tables.items()} == {
+        n: set(t.spec.slots) for n, t in state.tables.items()
+    }
     for name, entity in state.entities.items():
         _assert_ids_agree(view, name, entity)
     for name, table in state.tables.items():

@@ -9,7 +9,9 @@ import pytest
 import embstore
 from embstore import Schema, SlotSpec, Store, TableSpec
 
-SCHEMA = Schema((TableSpec("user", "user", 4, slots=(SlotSpec("m", 4), SlotSpec("n", None, fill=0.5))), TableSpec("item", "item", 4)))
+SCHEMA = Schema(
+    (TableSpec("user", "user", 4, slots=(SlotSpec("m", 4), SlotSpec("n", None, fill=0.5))), TableSpec("item", "item", 4))
+)
 
 
 @pytest.fixture

@@ -193,9 +193,7 @@ def changed_columns(base: State, target: State, table: str) -> dict[str, set[Id]
         return {}
     before, after = base.tables[table].columns, target.tables[table].columns
     return {
-        column: {
-            id_ for id_ in before[column] if id_ in after[column] and not same_bits(before[column][id_], after[column][id_])
-        }
+        column: {id_ for id_ in before[column] if id_ in after[column] and not same_bits(before[column][id_], after[column][id_])}
         for column in after
         if column in before
     }

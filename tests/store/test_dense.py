@@ -12,7 +12,27 @@ from embstore import Store
 from embstore.errors import InvalidInputError, UnknownNameError
 from tests.store.agreement import as_read
 
-NAMES = ["c", "C", "_", "~", ".", "..", "...", "/", "a/b", "a/../b", "zarr.json", "%63", "%2E", "é", "e\u0301", "🎉", " ", "\n", "\0"]
+NAMES = [
+    "c",
+    "C",
+    "_",
+    "~",
+    ".",
+    "..",
+    "...",
+    "/",
+    "a/b",
+    "a/../b",
+    "zarr.json",
+    "%63",
+    "%2E",
+    "é",
+    "e\u0301",
+    "🎉",
+    " ",
+    "\n",
+    "\0",
+]
 NAMES += ["0", "c/0", "main", "names", "n" * 200, "é" * 200, "🎉" * 200, "w.0.weight", "optim.item.0.exp_avg", "-", "con", "a\\b"]
 
 
@@ -49,7 +69,11 @@ def test_any_shape_and_dtype(store: Store, shape: tuple[int, ...], dtype: str) -
 def test_large_arrays(store: Store) -> None:
     """Arrays of several chunks, and of rows that are larger than a chunk."""
     rng = np.random.default_rng(4)
-    arrays = {"tall": rng.random((300_001, 3)), "wide": rng.random((2, 700_000)), "fortran": np.asfortranarray(rng.random((50, 40)))}
+    arrays = {
+        "tall": rng.random((300_001, 3)),
+        "wide": rng.random((2, 700_000)),
+        "fortran": np.asfortranarray(rng.random((50, 40))),
+    }
     work = store.checkout()
     for name, array in arrays.items():
         work.dense[name] = array
@@ -136,7 +160,16 @@ def test_names_that_are_none(filled: Store, name: Any) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(2, complex), np.array(["a"]), np.array([None]), np.zeros(1, "M8[s]"), np.zeros(1, "i4,f4"), [[1], [1, 2]], {"a": 1}, "text"],
+    [
+        np.zeros(2, complex),
+        np.array(["a"]),
+        np.array([None]),
+        np.zeros(1, "M8[s]"),
+        np.zeros(1, "i4,f4"),
+        [[1], [1, 2]],
+        {"a": 1},
+        "text",
+    ],
     ids=lambda a: str(getattr(a, "dtype", a)),
 )
 def test_arrays_that_cannot_be_stored(filled: Store, array: Any) -> None:

@@ -45,7 +45,9 @@ def test_a_slot_dropped_and_added_again(filled: Store) -> None:
     assert not third.table("user").slot("late").values().any()
     assert filled.diff(second.id, third.id).slots["user"]["late"] == 2
     assert filled.diff(second.id, third.id).tables["user"].changed_ids.tolist() == []
-    assert as_read(filled.revert(second.id).table("user").slot("late").values()) == as_read(second.table("user").slot("late").values())
+    assert as_read(filled.revert(second.id).table("user").slot("late").values()) == as_read(
+        second.table("user").slot("late").values()
+    )
 
 
 @pytest.mark.parametrize("ids", [[7, 8, 9], [3, 2, 1], ["x", "y"]], ids=str)
@@ -65,7 +67,10 @@ def test_an_entity_dropped_and_added_again(filled: Store, ids: list[object]) -> 
     assert set(diff.ids["thing"].appended.tolist()) == set(ids) - {1, 2, 3}
     assert set(diff.ids["thing"].removed.tolist()) == {1, 2, 3} - set(ids)
     assert diff.tables["thing"].changed_ids.tolist() == []
-    assert (filled.verify().problems, filled.diff(third.id, second.id).ids["thing"].appended.size) == ([], diff.ids["thing"].removed.size)
+    assert (filled.verify().problems, filled.diff(third.id, second.id).ids["thing"].appended.size) == (
+        [],
+        diff.ids["thing"].removed.size,
+    )
 
 
 def test_no_record_outlives_its_entities(url: str) -> None:
@@ -163,7 +168,9 @@ def test_names_of_all_kinds(tmp_path: object) -> None:
     """Entities, tables, slots, branches and tags may be called what paths and engines use themselves."""
     names = ["c", "0", "zarr.json", "values", "a.b-c_d", "x" * 64, "base", "main"]
     slots = tuple(SlotSpec(name, 40) for name in names)
-    store = embstore.create(f"{tmp_path}/s", schema=Schema(tuple(TableSpec(name, name, 40, slots=slots) for name in names)), durability="none")
+    store = embstore.create(
+        f"{tmp_path}/s", schema=Schema(tuple(TableSpec(name, name, 40, slots=slots) for name in names)), durability="none"
+    )
     work = store.checkout()
     for number, name in enumerate(names):
         rows = work.append(name, [f"{name} {n}" for n in range(30)])

@@ -190,7 +190,10 @@ def test_swapped_chunks_of_one_array_are_found(tmp_path: Path) -> None:
             missed.append(name)
         one.write_bytes(contents[0])
         other.write_bytes(contents[1])
-    assert (sorted(by_array), missed) == ([f"tables/{spec.name}/base/values" for spec in sorted(specs, key=lambda spec: spec.name)], [])
+    assert (sorted(by_array), missed) == (
+        [f"tables/{spec.name}/base/values" for spec in sorted(specs, key=lambda spec: spec.name)],
+        [],
+    )
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "lengthen"])

@@ -146,7 +146,12 @@ print(embstore.open(sys.argv[1]).at().entities)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "s")], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, str(tmp_path / "s")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.stdout, done.returncode) == ("{'user': 1}\n", 0), done.stderr
 

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import embstore
 from embstore import Schema, Store, TableSpec

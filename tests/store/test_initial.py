@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 import embstore
@@ -68,8 +67,16 @@ def _table(url: str, spec: TableSpec) -> embstore.Table:
 
 FIXED = [
     (TableSpec("user", "user", 3), [0, 1, -1], "c71412bbf1e1a4bb2adf3dbcdd10fe3b990aa83c294a36bc2900883a8a08223b2f54a63b"),
-    (TableSpec("user", "user", 3, seed=-1), [0, 2**63 - 1, -(2**63)], "e6b922bceb6ea83b364997bbf021743b1a51993cbbabc7bb82237b3c021a9e3b717d19bc"),
-    (TableSpec("item", "item", 2, "float64", init=Uniform(-1, 3), seed=7), ["a", "é", "12345678", "123456789"], "c29fb5476881f33fa8aae768daf4044064842f31b539e43fbed581cdf665fc3f9ee0b2b32090fa3f70a517341541e43f091ab2989ed803400001353c04ddb33f"),
+    (
+        TableSpec("user", "user", 3, seed=-1),
+        [0, 2**63 - 1, -(2**63)],
+        "e6b922bceb6ea83b364997bbf021743b1a51993cbbabc7bb82237b3c021a9e3b717d19bc",
+    ),
+    (
+        TableSpec("item", "item", 2, "float64", init=Uniform(-1, 3), seed=7),
+        ["a", "é", "12345678", "123456789"],
+        "c29fb5476881f33fa8aae768daf4044064842f31b539e43fbed581cdf665fc3f9ee0b2b32090fa3f70a517341541e43f091ab2989ed803400001353c04ddb33f",
+    ),
     (TableSpec("b.1", "item", None, "float16", init=Normal(2)), ["x" * 16, "x" * 17], "a040cac1"),
     (TableSpec("int", "item", 2, "int16", init=Constant(-2)), ["a"], "fefffeff"),
     (TableSpec("zero", "item", 1, "float32", init=Zeros()), [5], "00000000"),
@@ -123,21 +130,31 @@ def test_order_batch_and_neighbours_do_not_matter(store: Store) -> None:
 def test_another_process_starts_ids_in_the_same_place(store: Store) -> None:
     """Whatever its hash seed: two jobs that meet the same new id agree."""
     code = (
-        "import embstore; from embstore import *; s = embstore.create('memory://x', schema=Schema((TableSpec('user', 'user', 4),)));"
+        "import embstore; from embstore import *; "
+        "s = embstore.create('memory://x', schema=Schema((TableSpec('user', 'user', 4),)));"
         "print(s.at().table('user').initial(['a', 'é']).tobytes().hex())"
     )
     expected = store.at().table("user").initial(["a", "é"]).tobytes().hex()
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-X", "utf8", "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True, timeout=60,
+            [sys.executable, "-X", "utf8", "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
         assert done.stdout.strip() == expected
 
 
 def test_tables_and_seeds_share_no_vector(url: str) -> None:
     """Another name or another seed, and every number is another one."""
-    specs = [TableSpec("a", "e", 8, seed=0), TableSpec("b", "e", 8, seed=0), TableSpec("A", "e", 8, seed=0), TableSpec("a2", "e", 8)]
+    specs = [
+        TableSpec("a", "e", 8, seed=0),
+        TableSpec("b", "e", 8, seed=0),
+        TableSpec("A", "e", 8, seed=0),
+        TableSpec("a2", "e", 8),
+    ]
     specs += [TableSpec("c", "e", 8, seed=seed) for seed in (0, 1, -1, 2**62)]
     store = embstore.create(url, schema=Schema(tuple(specs[:5])))
     drawn = [store.at().table(spec.name).initial(range(200)) for spec in specs[:5]]
@@ -156,7 +173,7 @@ def _draws(url: str) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def test_normal_vectors_look_normal(url: str) -> None:
-    """Mean, spread, tails and columns of 320,000 numbers are those of the distribution told: nothing depends on the id's shape."""
+    """Mean, spread, tails and columns of 320,000 numbers are those of the distribution: nothing depends on the id's shape."""
     for name, drawn in _draws(url):
         assert abs(drawn.mean()) < 0.01, name
         assert abs(drawn.std() - 1) < 0.01, name

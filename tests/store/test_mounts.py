@@ -113,7 +113,17 @@ def run_mounted(mount: str, place: Path, script: str) -> None:
     """Run ``script`` with ``place`` as its argument where ``mount`` has mounted a file system there."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
-        ["unshare", *user, "--mount", "sh", "-c", f'{mount} && exec "$0" -c "$1" "$2"', sys.executable, HEAD + script, str(place)],
+        [
+            "unshare",
+            *user,
+            "--mount",
+            "sh",
+            "-c",
+            f'{mount} && exec "$0" -c "$1" "$2"',
+            sys.executable,
+            HEAD + script,
+            str(place),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

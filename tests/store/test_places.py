@@ -152,7 +152,15 @@ def test_urls_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     place = tmp_path / "a store é"
     made = embstore.create(place, schema=SOME)
     monkeypatch.chdir(tmp_path)
-    urls: list[Any] = [place, str(place), "a store é", "./a store é", f"file://{place}", place.as_uri(), f"file://localhost{place}"]
+    urls: list[Any] = [
+        place,
+        str(place),
+        "a store é",
+        "./a store é",
+        f"file://{place}",
+        place.as_uri(),
+        f"file://localhost{place}",
+    ]
     for url in urls:
         assert (embstore.open(url).url, embstore.open(url).at()) == (str(place), made.at())
     with pytest.raises(StoreExistsError):
@@ -189,11 +197,12 @@ def test_memory_lives_in_this_process(url: str) -> None:
 def test_a_schema_is_stored(tmp_path: Path) -> None:
     """Tables, slots, initializers and types come back as they were given."""
     specs = (
-        embstore.TableSpec("t", "user", 4, slots=(embstore.SlotSpec("s", None, "int64", fill=-3),), init=embstore.Uniform(-1, 2), seed=-5),
+        embstore.TableSpec(
+            "t", "user", 4, slots=(embstore.SlotSpec("s", None, "int64", fill=-3),), init=embstore.Uniform(-1, 2), seed=-5
+        ),
         embstore.TableSpec("tags", "item", 3, "int32", init=embstore.Constant(-1), rows_of="tag"),
     )
     embstore.create(tmp_path / "s", schema=Schema(specs, {"user": "str", "other": "int64"}))
     view = embstore.open(tmp_path / "s").at()
     assert (tuple(view.tables.values()), view.entities) == (specs, {"item": 0, "other": 0, "tag": 0, "user": 0})
     assert [view.ids(entity).id_type for entity in ("user", "other", "item")] == ["str", "int64", None]
-

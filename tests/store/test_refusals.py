@@ -114,7 +114,14 @@ def test_a_block_left_by_an_exception(filled: Store) -> None:
 
 def test_metadata_comes_back_as_json_gives_it(filled: Store) -> None:
     """Nested, empty, large and negative: what JSON can say is kept exactly."""
-    metadata: dict[str, Any] = {"a": [1, -2.5, None, True, {"b": "é🎉\n\0"}], "": {}, "n": 2**62, "big": 2**70, "f": 5e-324, "s": "\ud800"}
+    metadata: dict[str, Any] = {
+        "a": [1, -2.5, None, True, {"b": "é🎉\n\0"}],
+        "": {},
+        "n": 2**62,
+        "big": 2**70,
+        "f": 5e-324,
+        "s": "\ud800",
+    }
     work = filled.checkout()
     work.dense["n"] = 1
     assert work.commit("x", metadata=metadata).metadata == metadata

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import embstore
@@ -22,7 +21,9 @@ from tests.store.pair import LATE_SLOTS, LATE_TABLES, Pair, numbers
 
 _counter = itertools.count()
 INTEGERS = st.sampled_from([*range(-3, 12), 2**31, -(2**63), 2**63 - 1])
-TEXTS = st.sampled_from(["a", "b", "c", "0", "1", " ", "é", "e\u0301", "ß", "日本語", "🎉", "a b", "x" * 300, "\n", "\ud7ff", "A"])
+TEXTS = st.sampled_from(
+    ["a", "b", "c", "0", "1", " ", "é", "e\u0301", "ß", "日本語", "🎉", "a b", "x" * 300, "\n", "\ud7ff", "A"]
+)
 IDS = {USER: INTEGERS, ITEM: TEXTS, "thing": INTEGERS}
 SEEDS = st.integers(0, 2**32 - 1)
 DENSE_NAMES = st.sampled_from(["c", "_", "~", "zarr.json", "a/b", "..", ".", "%63", "C", "w.0.weight", "é 🎉", "n" * 200])

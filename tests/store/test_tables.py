@@ -31,7 +31,9 @@ def test_what_is_scattered_is_read(filled: Store) -> None:
         table = view.table("user")
         assert as_read(table.values()) == as_read(np.stack([_rows(2, 4)[1], before[1], _rows(2, 4)[0]]))
         assert as_read(table.get([3, 1, 3])) == as_read(_rows(2, 4)[[0, 1, 0]])
-        assert as_read(table.slot("m").values()) == as_read(np.stack([np.zeros(4, np.float32), *_rows(1, 4), np.zeros(4, np.float32)]))
+        assert as_read(table.slot("m").values()) == as_read(
+            np.stack([np.zeros(4, np.float32), *_rows(1, 4), np.zeros(4, np.float32)])
+        )
         assert as_read(table.slot("n").get([3, 2, 1])) == as_read(np.array([4, 3, 0.5], np.float32))
         assert sorted(table.slots) == ["m", "n"]
     assert as_read(filled.at("main~1").table("user").values()) == as_read(before)
@@ -196,7 +198,9 @@ def test_a_slot_added_later(filled: Store) -> None:
         filled.at().table("user").slot("nothing")
 
 
-@pytest.mark.parametrize("spec", [TableSpec("user", "user", 5), TableSpec("user", "item", 4), TableSpec("user", "user", 4, "float64")])
+@pytest.mark.parametrize(
+    "spec", [TableSpec("user", "user", 5), TableSpec("user", "item", 4), TableSpec("user", "user", 4, "float64")]
+)
 def test_a_table_asked_for_with_another_shape(filled: Store, spec: TableSpec) -> None:
     """Another dim, dtype or entity is refused and changes nothing."""
     work = filled.checkout()

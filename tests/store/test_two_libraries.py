@@ -25,7 +25,8 @@ from embstore import Schema, SlotSpec, TableSpec
 from embstore.errors import EmbstoreError, NameSpentError
 
 place = sys.argv[1]
-SCHEMA = Schema((TableSpec("user", "user", 40, slots=(SlotSpec("m", 40), SlotSpec("n", None, fill=0.5))), TableSpec("item", "item", 3)))
+SLOTS = (SlotSpec("m", 40), SlotSpec("n", None, fill=0.5))
+SCHEMA = Schema((TableSpec("user", "user", 40, slots=SLOTS), TableSpec("item", "item", 3)))
 
 def content(version):
     found = {"message": version.message, "metadata": version.metadata, "parents": version.parents, "entities": version.entities}
@@ -173,7 +174,8 @@ print(json.dumps(made))
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = [
-        subprocess.Popen([python, "-c", code, str(place)], env=environment, stdout=subprocess.PIPE, text=True) for python in pythons
+        subprocess.Popen([python, "-c", code, str(place)], env=environment, stdout=subprocess.PIPE, text=True)
+        for python in pythons
     ]
     made = [json.loads(one.communicate(timeout=180)[0]) for one in running]
     shown, _ = _run(pythons[1], SHOW, place)

@@ -218,7 +218,10 @@ CHECKOUT_CASES: list[tuple[str, str, Callable[[Checkout], object]]] = [
     *(("InvalidInputError", "entity", lambda w, name=name: w.add_entity(name)) for name in BAD_NAMES),
     *(("InvalidInputError", "table", lambda w, name=name: w.add_table(TableSpec(name, "user", 4))) for name in BAD_NAMES),
     *(("InvalidInputError", "slot", lambda w, name=name: w.table("user").add_slot(SlotSpec(name, 4))) for name in BAD_NAMES),
-    *(("InvalidInputError", "dim", lambda w, dim=dim: w.add_table(TableSpec("t", "user", dim))) for dim in (0, -1, 1.5, True, "4")),
+    *(
+        ("InvalidInputError", "dim", lambda w, dim=dim: w.add_table(TableSpec("t", "user", dim)))
+        for dim in (0, -1, 1.5, True, "4")
+    ),
     ("InvalidInputError", "object", lambda w: w.add_table(TableSpec("t", "user", 4, "object"))),
     ("InvalidInputError", "300", lambda w: w.add_table(TableSpec("t", "user", 4, "int8", init=Constant(300)))),
     ("InvalidInputError", "300", lambda w: w.table("user").add_slot(SlotSpec("t", None, "uint8", fill=300))),

@@ -1,0 +1,72 @@
+"""Versions outside their store: exported, and in another process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import embstore
+from embstore import Schema, Store, Version
+from embstore.errors import (
+    StoreExistsError,
+)
+from tests.store.agreement import as_read
+
+
+def test_export(filled: Store, tmp_path: Path) -> None:
+    """One version alone, with its rows, names and records, that goes on by itself; without slots it is smaller."""
+    work = filled.checkout()
+    work.remove("user", [2])
+    work.table("user").slot("m").scatter([0], np.ones((1, 4)))
+    version = work.commit("removed", metadata={"k": [1]})
+    exported = filled.export(tmp_path / "whole", ref=version.id[:10])
+    bare = filled.export(tmp_path / "bare", slots=False)
+    for store in (exported, bare, embstore.open(tmp_path / "whole")):
+        one = store.at()
+        assert (one.message, one.metadata, one.parents, [v.message for v in store.log()][0]) == (
+            "removed",
+            {"k": [1]},
+            (),
+            "removed",
+        )
+        assert as_read(one.table("user").values()) == as_read(version.table("user").values())
+        assert (one.ids("user").ids().tolist(), one.ids("user").rows([3]).tolist()) == ([1, 3], [2])
+        assert [ids.tolist() for ids in one.consumed.of("item", ["a", "b"])] == [[1], [1, 3, 3]]
+        assert one.dense["w"].tolist() == [[1.5, 2.5]]
+        assert store.verify().problems == []
+    assert as_read(exported.at().table("user").slot("m").values()) == as_read(version.table("user").slot("m").values())
+    assert bare.at().table("user").slots == {}
+    for place in (tmp_path / "whole", filled.url):
+        with pytest.raises(StoreExistsError):
+            filled.export(place)
+
+
+def _read_elsewhere(version: Version) -> tuple[str, str, list[int], bytes]:
+    return version.id, version.message, version.ids("user").ids().tolist(), version.table("user").values().tobytes()
+
+
+def test_a_version_travels_to_another_process(tmp_path: Path, schema: Schema) -> None:
+    """A version unpickles in a spawned process, one that no branch holds any more too."""
+    store = embstore.create(tmp_path / "s", schema=schema, durability="none")
+    work = store.checkout()
+    work.append("user", [1, 2])
+    versions = [work.commit("one")]
+    work.append("user", [3])
+    versions.append(work.commit("two"))
+    store.branch("main", at=versions[0].id, move=True)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_read_elsewhere, versions) == [_read_elsewhere(version) for version in versions]
+    assert pickle.loads(pickle.dumps(versions[1])) == versions[1]
+
+
+def test_versions_compare_by_id(filled: Store, tmp_path: Path) -> None:
+    """Two handles of one version are equal; versions of two stores are not."""
+    again = embstore.open(filled.url).at()
+    assert (again, hash(again)) == (filled.at(), hash(filled.at()))
+    assert again != filled.at("main~1")
+    assert len({again, filled.at(), filled.at("main~1")}) == 2
+    assert again != filled.export(tmp_path / "e").at()
