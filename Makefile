@@ -2,7 +2,7 @@ PYTHON := .venv/bin/python
 DATA := .cache/ml-100k
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test demo bench soak clean
+.PHONY: help env lint format test demo bench quality soak clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ demo: env  ## a recommender retrained month after month on MovieLens-100k, in .c
 
 bench: env  ## measure time and bytes
 	$(PYTHON) -m tools.bench
+
+quality: env  ## measure how good recommendations stay; needs EMBSTORE_DATA
+	$(PYTHON) -m tools.quality
 
 soak: env  ## the long tests
 	$(PYTHON) -m pytest tests -m soak

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from embstore.errors import InvalidInputError, StaleCheckoutError
 from embstore.ids import IdMap
-from embstore.initial import DIGEST_ROW_BYTES, row_digests
+from embstore.initial import row_digests
 from embstore.schema import SlotSpec, TableSpec, is_another, other_slots
 from embstore.staging import StagedColumn
 from embstore.storage.arrays import Reader, Rows
+from embstore.storage.chunks import WIDE_ROW_BYTES
 from embstore.storage.segments import Column, Edit, StoredTable
 
 
@@ -32,7 +33,7 @@ def column_of(spec: TableSpec | SlotSpec) -> Column:
 
 def digest_column(column: Column) -> Column | None:
     """Return the column with the digests of ``column``'s rows; None where rows are narrow."""
-    if column.row_bytes < DIGEST_ROW_BYTES:
+    if column.row_bytes < WIDE_ROW_BYTES:
         return None
     fill = row_digests(np.full((1, *column.row_shape), column.fill, column.dtype))[0]
     return Column(f"digests/{column.name}", np.dtype(np.uint64), (), fill)

@@ -18,8 +18,6 @@ from embstore.schema import TableSpec
 U64 = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK_VALUES = 1 << 16
-# Rows narrower than this are cheaper to compare than to digest.
-DIGEST_ROW_BYTES = 128
 
 
 def mix(x: U64) -> U64:

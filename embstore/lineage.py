@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from zlib import crc32
 
 from embstore.errors import DamagedStoreError, InvalidInputError
 
@@ -49,17 +50,20 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 def version_record(parents: list[str], metadata: Mapping[str, Any], lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored beside a version's arrays and message."""
     record = {"parents": parents, "metadata": dict(metadata), "lineage": {**lineage, "libraries": library_versions()}}
-    # As text: the engine keeps neither the order of keys nor large integers.
-    return {"embstore": json.dumps(record)}
+    # As text: the engine keeps neither the order of keys nor large integers, and its files have no checksums.
+    text = json.dumps(record)
+    return {"embstore": text, "crc": crc32(text.encode())}
 
 
 def parse_record(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``version_record`` put beside a version; empty where there is nothing of ours."""
-    try:
-        record: dict[str, Any] = json.loads(stored.get("embstore", "{}"))
-    except (ValueError, TypeError) as error:
-        msg = f"a version's lineage cannot be read ({error}); go back to an older version or a copy"
-        raise DamagedStoreError(msg) from error
+    text = stored.get("embstore")
+    if text is None:
+        return {}
+    if not isinstance(text, str) or stored.get("crc") != crc32(text.encode(errors="surrogatepass")):
+        msg = "a version's lineage is not what was written; go back to an older version or a copy"
+        raise DamagedStoreError(msg)
+    record: dict[str, Any] = json.loads(text)
     return record
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Step = Callable[[int, str], None]
 _AFTER_SECONDS = 2.0
@@ -38,8 +39,7 @@ def progress(
     if not shown or not sys.stderr.isatty():
         yield lambda done, text: None
         return
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), *([BarColumn(20)] if total else []), TimeElapsedColumn()]
-    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True)
+    bar = Progress(*_columns(title, total), console=Console(stderr=True), transient=True, expand=True)
     task = bar.add_task(title, total=total, text="")
     timer = threading.Timer(after_seconds, bar.start)
     timer.daemon = True
@@ -50,3 +50,14 @@ def progress(
         timer.cancel()
         timer.join()
         bar.stop()
+
+
+def _columns(title: str, total: int | None) -> list[ProgressColumn]:
+    """Return spinner, title, a bar where the end is known, time, and what is said of the last step as far as there is room."""
+    return [
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(min_width=len(title), no_wrap=True)),
+        *([BarColumn(20, table_column=Column(min_width=20))] if total else []),
+        TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+        TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+    ]

@@ -15,7 +15,7 @@ from embstore.errors import DamagedStoreError, EmbstoreError
 from embstore.ids import IdMap
 from embstore.initial import id_keys, row_digests
 from embstore.storage.arrays import Reader
-from embstore.storage.chunks import ArrayMeta, decode_chunk
+from embstore.storage.chunks import ArrayMeta, content_crc, decode_chunk
 from embstore.storage.index import read_runs
 from embstore.version import Version
 
@@ -69,6 +69,7 @@ def verify(version: Version, *, deep: bool) -> Report:
     for name in version.tables if not problems else ():
         counts["tables"] += 1
         problems += _guarded(lambda name=name: _check_table(version.table_rows(name), deep), f"table {name!r}")  # type: ignore[misc]
+    problems += _guarded(lambda: _check_lineage(version), "lineage")
     problems += _guarded(lambda: _check_consumed(version), "consumed")
     problems += _guarded(lambda: _check_dense(version), "dense")
     return Report(f"verify {version.id}{' deep' if deep else ''}", list(dict.fromkeys(problems)), counts)
@@ -123,6 +124,9 @@ def _check_chunks(reader: Reader, counts: dict[str, int]) -> Iterator[str]:
         except EmbstoreError as error:
             problems.append(f"{key}: {error}")
     yield from problems
+    for path, meta in metas.items() if not problems else ():
+        if "content" in meta.attributes and content_crc(reader.read([path])[0]) != meta.attributes["content"]:
+            yield f"{path}: its chunks are not those that were written together"
 
 
 def _check_ids(version: Version, entity: str) -> Iterator[str]:
@@ -161,6 +165,14 @@ def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
         digests = digest_column(column)
         if digests and not np.array_equal(row_digests(table.read(column)), table.read(digests)):
             yield f"table {name!r}: vectors of {column.name} are not those that were committed"
+
+
+def _check_lineage(version: Version) -> Iterator[str]:
+    """Reading it compares its checksum."""
+    recorded = version.lineage.get("counts", {}).get("entities", {})
+    for entity, counts in recorded.items():
+        if entity in (version.schema.entities or {}) and counts["rows"] != len(version.ids(entity)):
+            yield f"lineage: {counts['rows']} rows of {entity!r}, there are {len(version.ids(entity))}"
 
 
 def _check_consumed(version: Version) -> Iterator[str]:

@@ -116,6 +116,23 @@ def test_fold_in_that_cannot_be_is_refused() -> None:
     assert store.at() == before
 
 
+@dataclass(frozen=True)
+class Watchful(TinyMF):
+    """Tells what it is given, as metrics."""
+
+    def fold_in(self, work: Checkout, rows: NDArray[np.int64], batch: Batch, *, entity: str = "user") -> dict[str, float]:
+        """Return how many rows and pairs there are, and how many of the pairs are of these rows."""
+        return {"rows": len(rows), "pairs": len(batch), "own": int(np.isin(batch.users, rows).sum())}
+
+
+def test_trainer_is_given_the_pairs_of_new_ids_only() -> None:
+    """Pairs of known users are consumed, but no business of fold_in; nor are new users without known items."""
+    store = new_store()
+    embstore.fit(store, TinyMF(), DAY_1, message="day 1")
+    version = embstore.fold_in(store, Watchful(), NEW, message="newcomers")
+    assert version.lineage["metrics"] == {"rows": 2, "pairs": 3, "own": 3}
+
+
 def test_fold_in_keeps_times() -> None:
     """Pairs that are folded in stand among earlier ones by their times."""
     store = new_store()

@@ -18,8 +18,8 @@ from embstore.cli import options
 def append(store: str, entity: str, file: str, *, message: str, branch: str, as_json: bool) -> None:
     """Give new ids a row in every table of their entity, and commit.
 
-    FILE has one id a line; a .csv, .tsv, .inter or .parquet has a column called as the entity. - is standard input. Ids that are
-    there already keep their rows; if all are, nothing is committed.
+    FILE has one id a line; a .csv, .tsv or .parquet has a column called as the entity, an .inter one called user_id for user.
+    - is standard input. Ids that are there already keep their rows; if all are, nothing is committed.
     """
     from embstore.cli.idinput import read_ids
     from embstore.cli.versions import report_made, report_unchanged

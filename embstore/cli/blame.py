@@ -15,9 +15,9 @@ from embstore.cli import options
 @options.as_json
 @options.quiet
 def blame(store: str, entity: str, id_: str, *, table: str | None, as_json: bool) -> None:
-    """List the versions of main that changed an id's vectors, newest first.
+    """List the versions that changed an id's vectors.
 
-    The last one appended the id.
+    Those of main, newest first; the last one appended the id.
     """
     from embstore.cli.idinput import typed_ids
     from embstore.cli.output import show, write_json

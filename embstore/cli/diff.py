@@ -24,7 +24,7 @@ _MOST_IDS = 5
 @options.as_json
 @options.quiet
 def diff(store: str, base: str, target: str, *, as_json: bool) -> None:
-    """Show what turns version BASE into version TARGET.
+    """Show what turns one version into another: BASE into TARGET.
 
     Rows are compared by id. Drift is how far a vector has moved (L2), cosine the distance of its direction from before.
     """

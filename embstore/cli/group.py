@@ -39,7 +39,7 @@ SECTIONS = {
         "recommend": "Show the best items for users.",
         "evaluate": "Measure how well held-out pairs are ranked.",
         "trainers": "List the installed trainers and their settings.",
-        "demo": "Retrain month after month on a file of pairs with times.",
+        "demo": "Retrain a recommender month after month on a file.",
     },
 }
 MODULES = {"tag": "branch", "fold-in": "train", "remove": "append"}

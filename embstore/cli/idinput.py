@@ -44,7 +44,7 @@ def _whole_number(text: str) -> int | None:
 
 
 def read_ids(path: str, view: View, entity: str) -> Any:
-    """Return the ids in a file: a column called as the entity, or one id a line where its ending tells no other format.
+    """Return the ids in a file: a column called as the entity (in .inter files ``user_id``), or one id a line.
 
     Raises
     ------
@@ -81,8 +81,9 @@ def _column(path: str, entity: str) -> Any:
     form, file = readers.format_of(path), Path(path)
     if not file.is_file():
         raise _no_file(path)
-    readers.check_columns({entity: entity}, form.header(file), place=path)
-    return form.columns(file, {"user": entity, "item": entity}, id_type="str")[0]
+    name = f"{entity}_id" if form is readers.INTER else entity
+    readers.check_columns({entity: name}, form.header(file), place=path)
+    return form.columns(file, {"user": name, "item": name}, id_type="str")[0]
 
 
 def _lines(path: str) -> list[str]:

@@ -101,6 +101,11 @@ def printable(value: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
+def lines_of(text: str) -> Text:
+    """Return a text of several lines as it is, each line printable."""
+    return Text("\n".join(map(printable, text.splitlines())))
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> Table:
     """Return a table without lines; columns named in ``right`` are aligned to the right, the last one may fold."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -29,10 +29,7 @@ def show(store: str, ref: str, *, as_json: bool) -> None:
     if as_json:
         output.write_json(document(version, refs) | _state(version))
         return
-    dense = _dense(version)
-    lines: list[tuple[str, object]] = [("dense", "  ".join(f"{n}{a['shape']}" for n, a in dense.items()))] if dense else []
-    lines += [("consumed", f"{_n_consumed(version):,} pairs")]
-    output.show(_head(version, refs.names(version.id)), _entities(version), _tables(version), output.pairs(lines))
+    output.show(_head(version, refs.names(version.id)), _entities(version), _tables(version), _rest(version))
 
 
 def _state(version: Version) -> dict[str, Any]:
@@ -41,21 +38,27 @@ def _state(version: Version) -> dict[str, Any]:
     return {
         "entities": {name: {"type": ids.id_type, "ids": ids.n_live, "rows": len(ids)} for name, ids in entities.items()},
         "tables": {name: spec.to_json() | {"rows": len(version.table(name))} for name, spec in version.tables.items()},
-        "consumed": _n_consumed(version),
+        "consumed": {"new": _n_consumed(version)},
         "dense": _dense(version),
     }
 
 
 def _n_consumed(version: Version) -> int:
-    return len(version.consumed) if {"user", "item"} <= set(version.entities) else 0
+    """Return how many pairs this version recorded; how many there are in all would mean reading them."""
+    n: int = version.lineage.get("counts", {}).get("consumed", {}).get("new", 0)
+    return n
 
 
 def _dense(version: Version) -> dict[str, dict[str, Any]]:
-    return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in version.dense.items()}
+    """Return what each array without rows is; the arrays themselves, which may be large, are not read."""
+    from embstore.dense import array_path
+
+    metas = version.reader.metas([array_path(name) for name in version.dense])
+    return {name: {"dtype": str(m.dtype), "shape": list(m.shape)} for name, m in zip(version.dense, metas, strict=True)}
 
 
 def _head(version: Version, names: list[str]) -> Table:
-    from embstore.cli.output import pairs, short, size
+    from embstore.cli.output import lines_of, pairs, short, size
     from embstore.cli.versions import facts
 
     libraries = version.lineage.get("libraries", {})
@@ -64,7 +67,7 @@ def _head(version: Version, names: list[str]) -> Table:
             ("version", version.id + (f"  ({', '.join(names)})" if names else "")),
             *(("parent", parent) for parent in version.parents),
             ("time", f"{version.time:%Y-%m-%d %H:%M:%S} UTC"),
-            ("message", version.message.strip()),
+            ("message", lines_of(version.message.strip())),
             *([("metadata", short(version.metadata))] if version.metadata else []),
             *facts(version),
             ("written", size(version.lineage.get("bytes", 0))),
@@ -103,3 +106,12 @@ def _tables(version: Version) -> Table | None:
         for name, spec in version.tables.items()
     ]
     return table(headers, rows, right=["dim", "rows", "new", "changed"]) if rows else None
+
+
+def _rest(version: Version) -> Table | None:
+    from embstore.cli.output import pairs
+
+    n_consumed = _n_consumed(version)
+    lines = [("consumed", f"+{n_consumed:,} pairs")] if n_consumed else []
+    lines += [(f"dense {name}", f"{meta['dtype']} {meta['shape'] or ''}") for name, meta in _dense(version).items()]
+    return pairs(lines) if lines else None

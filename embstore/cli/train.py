@@ -139,4 +139,6 @@ def read_pairs(path: str, version: Version, columns: tuple[str, ...]) -> Interac
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    """Return an epoch's metrics on one line, without the numbers of users and targets, which stay the same."""
+    shown = {name: value for name, value in metrics.items() if name not in ("users", "dropped_users", "dropped_targets")}
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown.items())

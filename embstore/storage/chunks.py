@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from embstore.errors import DamagedStoreError
 
 CHUNK_BYTES = 4 * 1024 * 1024
+# Rows narrower than this are cheaper to compare than to digest.
+WIDE_ROW_BYTES = 128
 _CRC_BYTES = 4
 
 
@@ -143,6 +145,17 @@ def encode_chunk(meta: ArrayMeta, data: NDArray[Any]) -> bytes:
         frozen.flags.writeable = False
         crc = google_crc32c.extend(crc, frozen)
     return b"".join((*parts, crc.to_bytes(_CRC_BYTES, "little")))
+
+
+def content_crc(array: NDArray[Any]) -> int:
+    """Return a checksum of all numbers of an array: chunks that changed places fit their own, but not this."""
+    import google_crc32c
+
+    raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    raw = raw.view()
+    raw.flags.writeable = False
+    crc: int = google_crc32c.value(raw)
+    return crc
 
 
 def checked_body(stored: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:

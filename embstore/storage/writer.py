@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from zarr.core.buffer import cpu
 
 from embstore.storage.arrays import Reader, Rows, rows_by_chunk
-from embstore.storage.chunks import ArrayMeta, encode_chunk, even_height
+from embstore.storage.chunks import WIDE_ROW_BYTES, ArrayMeta, content_crc, encode_chunk, even_height
 from embstore.storage.faults import writing
 from embstore.storage.loop import each, finish, run, start
 
@@ -61,14 +62,17 @@ class Writer(Reader):
 
     def write_all(self, arrays: Mapping[str, NDArray[Any]], *, height: int | None = None, zstd: bool = False) -> None:
         """Write several arrays in one round, documents first: a chunk without its array's document is refused."""
-        metas = {path: self._new_meta(array, height, zstd) for path, array in arrays.items()}
+        metas = {path: self._new_meta(path, array, height, zstd) for path, array in arrays.items()}
         chunks = (item for path, meta in metas.items() for item in _encoded(path, meta, arrays[path], range(meta.n_chunks)))
         self._put([*self._missing_parents(arrays), *self._documents_of(metas)], chunks)
 
-    def _new_meta(self, array: NDArray[Any], height: int | None, zstd: bool) -> ArrayMeta:
+    def _new_meta(self, path: str, array: NDArray[Any], height: int | None, zstd: bool) -> ArrayMeta:
         row_bytes = array[:1].nbytes if array.ndim and len(array) else 1
         height = height or even_height(len(array) if array.ndim else 1, row_bytes)
-        return ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, {"written": self.token})
+        attributes: dict[str, Any] = {"written": self.token}
+        if row_bytes < WIDE_ROW_BYTES or not path.startswith("tables/"):  # wide rows of tables have digests
+            attributes["content"] = content_crc(array)
+        return ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, attributes)
 
     def append(self, path: str, array: NDArray[Any]) -> None:
         """Lengthen the array at ``path``; only its last chunk is written again."""
@@ -76,7 +80,7 @@ class Writer(Reader):
         first = meta.n_rows // meta.height
         kept = meta.n_rows - first * meta.height
         tail = self.gather(path, np.arange(meta.n_rows - kept, meta.n_rows)) if kept else array[:0]
-        grown = ArrayMeta((meta.n_rows + len(array), *meta.row_shape), meta.dtype, meta.height, meta.zstd, meta.attributes)
+        grown = ArrayMeta((meta.n_rows + len(array), *meta.row_shape), meta.dtype, meta.height, meta.zstd, _of_part(meta))
         data = np.concatenate([tail, array]) if kept else array
         chunks = _encoded(path, grown, data, range(first, grown.n_chunks), offset=first * meta.height)
         self._put(self._documents_of({path: grown}), chunks)
@@ -84,7 +88,7 @@ class Writer(Reader):
     def resize(self, path: str, n_rows: int) -> None:
         """Lengthen a sparse array with chunks that are not stored and read as zeros."""
         (meta,) = self.metas([path])
-        grown = ArrayMeta((n_rows, *meta.row_shape), meta.dtype, meta.height, meta.zstd, meta.attributes)
+        grown = ArrayMeta((n_rows, *meta.row_shape), meta.dtype, meta.height, meta.zstd, _of_part(meta))
         self._put(self._documents_of({path: grown}))
 
     def scatter(self, path: str, rows: Rows, values: NDArray[Any], *, sparse: bool = False) -> None:
@@ -99,7 +103,9 @@ class Writer(Reader):
             changed[index][rows[positions] - index * meta.height] = values[positions]
 
         self.chunks([(path, meta, index) for index, _ in groups], place, sparse=sparse)
-        self._put([], ((meta.chunk_key(path, index), encode_chunk(meta, chunk)) for index, chunk in changed.items()))
+        meta = replace(meta, attributes=_of_part(meta))
+        chunks = ((meta.chunk_key(path, index), encode_chunk(meta, chunk)) for index, chunk in changed.items())
+        self._put(self._documents_of({path: meta}), chunks)
 
     def copy(self, source: Reader, prefix: str) -> None:
         """Copy everything below ``prefix`` from another store, documents first."""
@@ -172,6 +178,11 @@ class Writer(Reader):
         """Give the rows of each wanted chunk to ``sink``, those just written too."""
         self.settle()
         super().chunks(wanted, sink, sparse=sparse)
+
+
+def _of_part(meta: ArrayMeta) -> dict[str, Any]:
+    """Return the attributes of an array that is written in parts, and has no checksum of the whole."""
+    return {name: value for name, value in meta.attributes.items() if name != "content"}
 
 
 def _group_document(attributes: Mapping[str, Any]) -> bytes:

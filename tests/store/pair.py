@@ -58,6 +58,7 @@ class Pair:
         schema = Schema(FIRST_TABLES, {USER: "int64", ITEM: None})
         self.store = embstore.create(url, schema=schema, durability="none")
         self.model = StoreModel()
+        self.handles: dict[str, Version] = {}
         state = State({USER: EntityModel("int64"), ITEM: EntityModel()}, {s.name: TableModel.of(s, {}) for s in FIRST_TABLES})
         first = self.store.at()
         self.model.commit("main", first.id, state, parent=None, message=first.message, metadata={})
@@ -209,6 +210,7 @@ class Pair:
     def check(self, id_: str) -> None:
         """Read one version anew and compare it with the model, and with its parent and one older version."""
         version, expected = self.store.at(id_), self.model.versions[id_]
+        self.handles[id_] = version
         assert_view_agrees(version, expected.state)
         assert version.metadata == expected.metadata
         assert self.store.verify(id_).problems == []
@@ -230,6 +232,7 @@ class Pair:
         assert found == self.model.blame(entity, id_, tables)
 
     def check_all(self) -> None:
-        """Read every version that was ever committed."""
+        """Read every version that was ever committed, anew and through a handle that is as old as it is."""
         for id_, expected in self.model.versions.items():
             assert_view_agrees(self.store.at(id_), expected.state)
+            assert_view_agrees(self.handles.get(id_, self.store.at(id_)), expected.state)

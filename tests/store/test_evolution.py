@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import embstore
-from embstore import Constant, Schema, SlotSpec, Store, TableSpec
+from embstore import Constant, Schema, SlotSpec, Store, TableSpec, View
 from tests.store.agreement import as_read
 
 ONES = np.ones((3, 4))
@@ -195,3 +195,45 @@ def test_names_of_all_kinds(tmp_path: object) -> None:
         assert diff.tables[name].changed_ids.tolist() == [f"{name} 3"]
         assert diff.slots[name] == {slot: int(slot == name) for slot in names}
     assert store.verify().problems == []
+
+
+GENRES = Schema((TableSpec("genres", "item", 2, "int32", init=Constant(-1), rows_of="genre"),))
+
+
+def _genres(view: View, item: object) -> list[str]:
+    """Return the genres of an item, by id."""
+    rows = view.table("genres").get([item])[0]
+    return [str(id_) for id_ in view.ids("genre").ids(rows[rows >= 0])]
+
+
+def test_rows_of_another_entity_on_two_branches(url: str) -> None:
+    """Rows of one id are others on another branch: a revert renumbers them, a diff sees no change."""
+    store = embstore.create(url, schema=GENRES)
+    store.branch("side")
+    for branch, names in (("main", ["x", "y", "z"]), ("side", ["z", "y", "x"])):
+        work = store.checkout(branch)
+        work.append("genre", names)
+        rows = work.append("item", [1, 2])
+        work.table("genres").scatter(rows, [[*work.ids("genre").rows(["x"]), -1], work.ids("genre").rows([names[0], "y"])])
+        work.commit(branch)
+    assert [_genres(store.at("main"), item) for item in (1, 2)] == [["x"], ["x", "y"]]
+    assert [_genres(store.at("side"), item) for item in (1, 2)] == [["x"], ["z", "y"]]
+    assert store.diff("main", "side").tables["genres"].changed_ids.tolist() == [2]
+    version = store.revert("side")
+    assert [_genres(version, item) for item in (1, 2)] == [["x"], ["z", "y"]]
+    assert (store.diff("side", "main").is_empty, store.verify().problems) == (True, [])
+
+
+def test_rows_of_an_id_that_has_moved(url: str) -> None:
+    """An id removed and appended again has another row; reverted, what pointed to it points to that row."""
+    store = embstore.create(url, schema=GENRES)
+    work = store.checkout()
+    work.append("genre", ["a", "b"])
+    work.table("genres").scatter(work.append("item", [1]), [[0, 1]])
+    first = work.commit("first")
+    work.remove("genre", ["a"])
+    work.append("genre", ["a"])
+    work.commit("moved")
+    version = store.revert(first.id)
+    assert version.ids("genre").rows(["a", "b"]).tolist() == [2, 1]
+    assert _genres(version, 1) == ["a", "b"]

@@ -127,6 +127,10 @@ def test_metadata_comes_back_as_json_gives_it(filled: Store) -> None:
     assert work.commit("x", metadata=metadata).metadata == metadata
     assert embstore.open(filled.url).at().metadata == metadata
     assert filled.diff("main~1").metadata.keys() == metadata.keys()
+    version = filled.at()
+    version.metadata["a"].append("later")
+    version.lineage["counts"]["dense"] = "later"
+    assert (version.metadata, version.lineage["counts"]["dense"]) == (metadata, ["n"])
 
 
 CHANGING: dict[str, Callable[[Checkout], object]] = {

@@ -7,7 +7,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from embstore import SlotSpec, Store, TableSpec, Version
+import embstore
+from embstore import Schema, SlotSpec, Store, TableSpec, Version
 from embstore.errors import (
     AmbiguousRefError,
     ConflictError,
@@ -220,6 +221,25 @@ def test_revert_where_an_id_has_moved(filled: Store) -> None:
     assert version.ids("user").rows([1]).tolist() == [3]
     assert [ids.tolist() for ids in version.consumed.of("item", ["a", "b"])] == [[1, 2], [1, 3, 3]]
     assert filled.diff(first.id).is_empty
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_revert_where_a_removal_left_no_record(url: str, kind: type) -> None:
+    """Reverting to a version that removed an id, on a branch that has lost that id already: other ids keep their records."""
+    store = embstore.create(url, schema=Schema(entities={"user": "int64", "item": None}))
+    work = store.checkout()
+    work.append("user", [1])
+    work.append("item", [kind(0), kind(5)])
+    work.consumed.append([0, 0], [0, 1])
+    first = work.commit("first")
+    work.append("item", [kind(7)])
+    store.branch("side", at=work.commit("one more").id)
+    work.remove("item", [kind(7)])
+    last = work.commit("and gone")
+    store.revert(first.id, branch="side")
+    version = store.revert(last.id, branch="side")
+    assert version.consumed.of("user", [1])[0].tolist() == last.consumed.of("user", [1])[0].tolist() == [kind(0), kind(5)]
+    assert store.diff(last.id, "side").is_empty
 
 
 def test_blame(filled: Store) -> None:
