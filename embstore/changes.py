@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.entity import Ids
+from embstore.ids import IdMap
 from embstore.schema import Schema
 
 
@@ -19,10 +20,14 @@ def _no_ids() -> Ids:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """Rows of one column by id; ``values()`` reads them when asked for: ``[len(ids), dim]``."""
+    """Rows of one column by id; ``values()`` reads them when asked for: ``[len(ids), dim]``.
+
+    ``refers_to`` is set where the values are rows themselves (``rows_of``): the map that tells whose.
+    """
 
     ids: Ids
     values: Callable[[], NDArray[Any]]
+    refers_to: IdMap | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -77,19 +77,25 @@ class ChangedRows:
         return len(self.base_rows)
 
 
-def changed_rows(base: TableRows, target: TableRows, column: Column, matching: Matching, candidates: Rows | None) -> ChangedRows:
-    """Return the rows whose bits differ.
+def changed_rows(
+    base: TableRows,
+    target: TableRows,
+    column: Column,
+    matching: Matching,
+    candidates: Rows | None,
+    renumber: Rows | None = None,
+) -> ChangedRows:
+    """Return the rows whose bits differ, looking only at ``candidates`` of the shared ones (None: at all).
 
-    Parameters
-    ----------
-    candidates
-        Shared rows that may differ; None: any.
+    ``renumber``: where values are rows themselves, the row that each row of ``base`` is in ``target``.
     """
     shared = np.arange(matching.n_shared) if candidates is None else candidates[candidates < matching.n_shared]
     shared = shared[~np.isin(shared, matching.gone)]
     base_rows = np.concatenate([shared, matching.base_rows])
     target_rows = np.concatenate([shared, matching.target_rows])
     before = base.gather(_compared(base, column), base_rows)
+    if renumber is not None:
+        before = np.where(before >= 0, renumber[before], before).astype(before.dtype)
     after = target.gather(_compared(target, column), target_rows)
     differ = _bits(before) != _bits(after)
     return ChangedRows(base_rows[differ], target_rows[differ])
@@ -156,12 +162,29 @@ class Comparison:
         base, target = self.base.table_rows(table), self.target.table_rows(table)
         there = {column.name: column for column in data_columns(base.spec)}
         matching = self.matchings[target.spec.entity]
-        compare = {
-            column.name: partial(changed_rows, base, target, column, matching, self._candidates.get((table, column.name)))
-            for column in data_columns(target.spec)
-            if column.name in there and _shape(column) == _shape(there[column.name])
-        }
+        renumber = self._renumbering(target.spec.rows_of)
+        compare: dict[str, Callable[[], ChangedRows]] = {}
+        for column in data_columns(target.spec):
+            if column.name not in there or _shape(column) != _shape(there[column.name]):
+                continue
+            if renumber is not None and column.name == "values":
+                compare[column.name] = partial(changed_rows, base, target, column, matching, None, renumber)
+            else:
+                candidates = self._candidates.get((table, column.name))
+                compare[column.name] = partial(changed_rows, base, target, column, matching, candidates)
         return ComparedColumns(compare)
+
+    def _renumbering(self, entity: str | None) -> Rows | None:
+        """Return the target's row for each row of an entity in ``base``; None where all are the same."""
+        if entity is None or entity not in self.matchings:
+            return None
+        matching, base = self.matchings[entity], self.base.ids(entity)
+        renumber = np.arange(len(base))
+        # An id that the other side lacks has a number of its own there, which is nobody's row.
+        for rows in (matching.removed_rows, base.removed_rows()):
+            renumber[rows] = -2 - rows
+        renumber[matching.base_rows] = matching.target_rows
+        return None if np.array_equal(renumber, np.arange(len(base))) else renumber
 
     @property
     def target_rows_stay(self) -> bool:
@@ -204,7 +227,8 @@ class Comparison:
                 wanted = rows.idmap.live_rows()
             else:
                 wanted = np.concatenate([changed.target_rows, matching.appended_rows])
-            yield column.name, RowChanges(rows.idmap.at(wanted), _reading(rows, column, wanted))
+            refers_to = self.target.ids(rows.spec.rows_of) if rows.spec.rows_of and column.name == "values" else None
+            yield column.name, RowChanges(rows.idmap.at(wanted), _reading(rows, column, wanted), refers_to)
 
 
 def _reading(rows: TableRows, column: Column, wanted: Rows) -> Any:
@@ -236,7 +260,6 @@ def consumed_changes(base: View, target: View) -> ConsumedChanges:
         _dropped(base, USER, [part.dropped_users for part in parts]),
         _dropped(base, ITEM, [part.dropped_items for part in parts]),
     )
-    drops = len(dropped_users) or len(dropped_items)
     return ConsumedChanges(
         users.at(records.users),
         items.at(records.items),
@@ -244,7 +267,7 @@ def consumed_changes(base: View, target: View) -> ConsumedChanges:
         dropped_users,
         dropped_items,
         n_before=n_before,
-        n_after=len(target.consumed) if drops else n_before + len(records),
+        n_after=len(target.consumed) if len(dropped_users) or len(dropped_items) else n_before + len(records),
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.checkout import Checkout
 from embstore.columns import TableRows, data_columns
 from embstore.consumed import ITEM, USER
 from embstore.entity import Ids
+from embstore.ids import IdMap
 from embstore.storage.records import Part, Records
 
 
@@ -24,7 +27,8 @@ def replay(changes: Changes, work: Checkout) -> None:
         if entity in (work.schema.entities or {}):
             work.append(entity, ids)
     for table, columns in changes.rows.items():
-        _replay_rows(work.table_rows(table), columns)
+        rows_of = work.schema.table(table).rows_of
+        _replay_rows(work.table_rows(table), columns, work.ids(rows_of) if rows_of else None)
     _replay_consumed(changes.consumed, work)
     for name, array in changes.dense.items():
         if array is not None:
@@ -33,11 +37,21 @@ def replay(changes: Changes, work: Checkout) -> None:
             del work.dense[name]
 
 
-def _replay_rows(table: TableRows, columns: Mapping[str, RowChanges]) -> None:
+def _renumbered(change: RowChanges, here: IdMap | None) -> NDArray[Any]:
+    """Return the values; those that are rows are the rows that the same ids have here, -1 where they have none."""
+    values = change.values()
+    if here is None or change.refers_to is None:
+        return values
+    out = values.copy()
+    out[values >= 0] = here.rows(change.refers_to.at(values[values >= 0].astype(np.int64)), missing=-1)
+    return out
+
+
+def _replay_rows(table: TableRows, columns: Mapping[str, RowChanges], renumber: IdMap | None) -> None:
     for column in data_columns(table.spec):
         change = columns.get(column.name)
         if change is not None and len(change):
-            table.scatter(column, table.idmap.rows(change.ids), change.values())
+            table.scatter(column, table.idmap.rows(change.ids), _renumbered(change, renumber))
 
 
 def _replay_consumed(changes: ConsumedChanges, work: Checkout) -> None:
