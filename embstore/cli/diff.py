@@ -77,7 +77,7 @@ def _table_rows(name: str, found: Any) -> Iterator[tuple[str, ...]]:
     status = "" if found["status"] == "kept" else f" ({found['status']})"
     figures = [f"{found[key]:.3g}" for key in ("drift_mean", "drift_max", "cosine_mean", "cosine_max")]
     yield (name + status, f"{found['rows_after']:,}", f"{found['changed']:,}", *(figures if found["changed"] else [""] * 4))
-    yield from ((f"  {slot}", "", f"{n:,}", "", "", "", "") for slot, n in found["slots"].items())
+    yield from ((f"  {slot}", "", f"{n:,}", "", "", "", "") for slot, n in found["slots"].items() if n)
 
 
 def _rest(data: Any) -> Table:
