@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import icechunk
@@ -14,12 +16,13 @@ import icechunk
 from embstore.errors import ConflictError, NotAStoreError, StoreExistsError, StoreNotFoundError
 from embstore.storage.arrays import Reader
 from embstore.storage.faults import reading, writing
-from embstore.storage.location import Location
+from embstore.storage.location import LOCK_NAME, Location
 from embstore.storage.loop import check_process
 from embstore.storage.writer import Writer
 
 TRUNK = "main"
-_LEFTOVERS = {"chunks", "config.yaml", "embstore.lock", "manifests", "refs", "snapshots", "transactions"}
+_FIRST_SNAPSHOT = "1CECHNKREP0F1RSTCMT0"
+_LEFTOVERS = {"chunks", "config.yaml", LOCK_NAME, "manifests", "refs", "snapshots", "transactions"}
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,8 @@ def create(location: Location) -> Repo:
         takes_version = "spec_version" in inspect.signature(icechunk.Repository.create).parameters
         format_1: dict[str, Any] = {"spec_version": 1} if takes_version else {}
         if not _has_trunk(location):
+            if location.path is not None:
+                _sweep(location.path)
             icechunk.Repository.create(location.storage(), **format_1)
         return Repo(_opened(location), location)
 
@@ -217,7 +222,24 @@ def _is_unfinished(location: Location) -> bool:
             return next(repo.ancestry(repo.branches()[TRUNK]), None) is None
         except Exception:
             return False
-    return location.path is not None and location.path.is_dir() and {p.name for p in location.path.iterdir()} <= _LEFTOVERS
+    return location.path is not None and location.path.is_dir() and _holds_nothing(location.path)
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Return whether a folder has only beginnings of a repository: no ref, no chunk, no snapshot but the engine's first."""
+    names = {entry.name for entry in path.iterdir()}
+    snapshots = {entry.name.partition("#")[0] for entry in (path / "snapshots").glob("*")}
+    refs = list((path / "refs").glob("*/ref.json"))
+    return names <= _LEFTOVERS and snapshots <= {_FIRST_SNAPSHOT} and not refs and not any((path / "chunks").glob("*"))
+
+
+def _sweep(path: Path) -> None:
+    """Remove the beginnings of a repository: the engine makes one in an empty folder only."""
+    for name in _LEFTOVERS - {LOCK_NAME}:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
 
 
 def open_(location: Location) -> Repo:
