@@ -162,14 +162,16 @@ class Store:
         InvalidInputError
             For a name that cannot be stored.
         """
-        check_free(check_name(name, "branch"), "tag", self.tags())
+        check_name(name, "branch")
         version = self.at(at)
-        if not move:
-            check_free(name, "branch", self.branches())
-        if name in self.branches():
-            self._repo.move_branch(name, version.id)
-        else:
-            self._repo.create_branch(name, version.id)
+        with self._repo.location.lock():
+            check_free(name, "tag", self.tags())
+            if not move:
+                check_free(name, "branch", self.branches())
+            if name in self.branches():
+                self._repo.move_branch(name, version.id)
+            else:
+                self._repo.create_branch(name, version.id)
 
     def tag(self, name: str, *, at: str = TRUNK) -> None:
         """Name a version for ever.
@@ -185,9 +187,12 @@ class Store:
         InvalidInputError
             For a name that cannot be stored.
         """
-        check_free(check_name(name, "tag"), "branch", self.branches())
-        check_free(name, "tag", self.tags())
-        make_tag(self._repo, name, self.at(at).id)
+        check_name(name, "tag")
+        version = self.at(at)
+        with self._repo.location.lock():
+            check_free(name, "branch", self.branches())
+            check_free(name, "tag", self.tags())
+            make_tag(self._repo, name, version.id)
 
     def delete_branch(self, name: str) -> None:
         """Delete a branch; its versions stay reachable by id until they are expired.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -154,12 +155,12 @@ class Version(View):
     @property
     def metadata(self) -> dict[str, Any]:
         """Return what the caller of commit recorded."""
-        return dict(self._record.get("metadata", {}))
+        return deepcopy(self._record.get("metadata", {}))
 
     @property
     def lineage(self) -> dict[str, Any]:
         """Return what embstore recorded: trainer, counts, bytes, library versions."""
-        return dict(self._record.get("lineage", {}))
+        return deepcopy(self._record.get("lineage", {}))
 
     def changed_rows(self, table: str) -> Rows:
         """Return the rows of ``table`` below its parent's length that this version's commit wrote, ascending."""

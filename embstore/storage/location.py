@@ -79,7 +79,9 @@ class Location:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the one lock that every move of a branch or tag takes; a killed holder's lock is free at once.
+        """Hold the one lock that every move of a branch or tag takes; a thread may take it again while it has it.
+
+        A killed holder's lock is free at once.
 
         Raises
         ------
@@ -90,7 +92,7 @@ class Location:
             with self._memory_entry()[1]:
                 yield
             return
-        lock = FileLock(self.path / LOCK_NAME, timeout=_LOCK_SECONDS)
+        lock = FileLock(self.path / LOCK_NAME, timeout=_LOCK_SECONDS, is_singleton=True)
         try:
             lock.acquire()
         except Timeout as error:

@@ -6,6 +6,7 @@ Icechunk answers asynchronously; a loop of our own works too where the caller ru
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -41,8 +42,17 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _guard:
         if _loop is None or _loop.is_closed():
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="embstore-io", daemon=True).start()
+            thread = threading.Thread(target=_loop.run_forever, name="embstore-io", daemon=True)
+            thread.start()
+            atexit.register(_stop, _loop, thread)
         return _loop
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """End the thread before the interpreter does: one that is cut off inside the engine aborts the process."""
+    if _pid == os.getpid():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
 
 
 def start(work: Coroutine[Any, Any, T]) -> Future[T]:

@@ -143,13 +143,14 @@ class Repo:
         """
         engine = self._engine
         with self.location.lock():
-            if create:
+            made = create and branch not in engine.list_branches()  # somebody may have made it since
+            if made:
                 with writing():
                     engine.create_branch(branch, parent)
             try:
                 return self._commit(engine, branch, parent, write)
             except BaseException:
-                if create:
+                if made:
                     with suppress(Exception):
                         engine.delete_branch(branch)
                 raise
