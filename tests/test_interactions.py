@@ -21,6 +21,8 @@ from embstore.interactions import Interactions
 ROWS = st.lists(st.tuples(st.integers(8, 11), st.integers(0, 5), st.integers(0, 4)), max_size=40)
 SHARES = st.sampled_from([0.1, 0.2, 0.5, 0.9])
 
+ZIPPED = gzip.compress(b"user", mtime=0)
+
 
 def _pairs(rows: list[tuple[int, int, int]], *, text: bool = False, times: bool = True) -> Interactions:
     """Return interactions of (user, item, time), with the position in ``rows`` as rating."""
@@ -240,7 +242,7 @@ def test_named_formats(tmp_path: Path) -> None:
         *((name, "", f"{name}: the file is empty") for name in ("x.csv", "x.csv.gz", "x.parquet", "x.inter")),
         ("x.csv", "\n\n", "x.csv: the file is empty"),
         ("x.parquet", "user,item", "x.parquet: cannot be read: "),
-        *(("x.csv", text, "x.csv: not text in UTF-8") for text in (gzip.compress(b"user", mtime=0), "user,item\nä,b".encode("latin-1"))),
+        *(("x.csv", text, "x.csv: not text in UTF-8") for text in (ZIPPED, "user,item\nä,b".encode("latin-1"))),
         ("x.csv.gz", b"user,item\n", "x.csv.gz: cannot be read: "),
         ("x.csv", "user;item\n1;2\n", "column 'user' for user is there 0 times, not once; the columns are user;item"),
         ("x.inter", "user\titem_id\n1\t2\n", "column 'user_id' for user is there 0 times, .* the columns are user, item_id"),

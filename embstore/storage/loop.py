@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from embstore.errors import ForkedError
 T = TypeVar("T")
 Request = TypeVar("Request")
 
+_MOST_SECONDS_TO_SETTLE = 5.0
 _guard = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid: int | None = None
@@ -41,18 +43,36 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     check_process()
     with _guard:
         if _loop is None or _loop.is_closed():
-            _loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_loop.run_forever, name="embstore-io", daemon=True)
-            thread.start()
-            atexit.register(_stop, _loop, thread)
+            _loop = _settled_at_exit(asyncio.new_event_loop())
+            threading.Thread(target=_loop.run_forever, name="embstore-io", daemon=True).start()
         return _loop
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """End the thread before the interpreter does: one that is cut off inside the engine aborts the process."""
-    if _pid == os.getpid():
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=5)
+def _settled_at_exit(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """Return ``loop``, so that Python ends only when no thread of the engine is still handing over a result.
+
+    Such a thread gives the interpreter lock away to wake the loop, and then wants it back. If Python is ending by then, it ends
+    the thread (up to 3.13), in the middle of the engine's own code, and that aborts the process after all its work was done.
+    """
+    hand_over = loop.call_soon_threadsafe
+    inside: set[int] = set()
+
+    def noted(*arguments: Any, context: Any = None) -> asyncio.Handle:
+        inside.add(threading.get_ident())
+        try:
+            return hand_over(*arguments, context=context)
+        finally:
+            inside.discard(threading.get_ident())
+
+    def settle() -> None:
+        deadline = time.monotonic() + _MOST_SECONDS_TO_SETTLE
+        while inside and os.getpid() == _pid and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.005)  # for the last one to leave our code
+
+    loop.call_soon_threadsafe = noted  # type: ignore[assignment,method-assign]
+    atexit.register(settle)
+    return loop
 
 
 def start(work: Coroutine[Any, Any, T]) -> Future[T]:
