@@ -26,9 +26,10 @@ case "${1:-}" in
       echo "icechunk 2: not tested, for no CPython 3.12 or 3.13 runs here"
       exit 0
     fi
-    # What reads the source or fetches data says the same on every library, so it runs once, in .venv.
-    exec .venv-icechunk2/bin/python -m pytest -n 2 tests --ignore=tests/with_torch \
-      --ignore=tests/test_floors.py --ignore=tests/test_style.py --ignore=tests/test_movielens.py
+    # What every call of the store rests on; the long tests (kills, flips, random steps) run once, in .venv.
+    cd tests/store
+    exec ../../.venv-icechunk2/bin/python -m pytest -n 2 --rootdir ../.. -c ../../pyproject.toml --timeout 600 \
+      test_ids.py test_tables.py test_consumed.py test_dense.py test_versions.py test_elsewhere.py test_places.py test_wrong_inputs.py
     ;;
   *)
     echo "usage: tools/two_libraries.sh python|test" >&2
