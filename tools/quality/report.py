@@ -33,7 +33,7 @@ def _quality(data: str, runs: Sequence[Figures]) -> Grid:
     for who, name in USERS.items():
         after = [run["after"]["kept"][who] for run in runs]
         recalls = [found["recall@20"] for found in after]
-        lines.append([name, *_both(after), *_beside(recalls, goals.get(who)), peer.get(who), after[0]["users"]])
+        lines.append([name, *_both(after), *_beside(recalls, goals.get(who)), _digits(peer.get(who)), after[0]["users"]])
     recalls = [run["fold_in"]["recall@20"] for run in runs]
     lines.append(["new users, folded in", _spread(recalls), "", *_beside(recalls, goals.get("fold-in")), "", _users(runs, "new")])
     columns = ["after the increment", "recall@20", "ndcg@100", "goal", "", "LibRecommender", "users"]
@@ -57,7 +57,7 @@ def _beside(values: Sequence[float], goal: float | None) -> list[Cell]:
 
 
 def _popularity(popular: Figures) -> Grid:
-    lines: list[list[Cell]] = [[name, found["new"], found["old"]] for name, found in popular.items()]
+    lines: list[list[Cell]] = [[name, _digits(found["new"]), _digits(found["old"])] for name, found in popular.items()]
     return Grid("popularity, recall@20", ["counted in", "new users", "old users"], lines)
 
 
@@ -80,7 +80,7 @@ def _seconds(data: str, runs: Sequence[Figures]) -> Grid:
     for name, (goal_name, of) in kinds.items():
         seconds, goal = [second for run in runs for second in of(run)], GOALS[data].get(goal_name)
         verdict = "" if goal is None else "met" if median(seconds) <= goal else "missed"
-        lines.append([name, median(seconds), min(seconds), "" if goal is None else f"<= {goal:.2f}", verdict])
+        lines.append([name, _digits(median(seconds)), _digits(min(seconds)), "" if goal is None else f"<= {goal:.2f}", verdict])
     return Grid("CPU seconds, one thread", ["", "median", "lowest", "goal", ""], lines)
 
 
@@ -97,7 +97,11 @@ def _scan_line(points: Sequence[Figures]) -> list[Cell]:
     is_default = all(defaults[name] == value for name, value in settings.items())
     found: list[Cell] = [_spread([p[who] for p in points]) if who in points[0] else "" for who in USERS]
     name = ", ".join(f"{key} {value:g}" for key, value in settings.items())
-    return ["*" if is_default else "", name, *found, min(p["cpu_s"] for p in points)]
+    return ["*" if is_default else "", name, *found, _digits(min(p["cpu_s"] for p in points))]
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _spread(values: Sequence[float]) -> str:
