@@ -275,7 +275,8 @@ def _dropped(base: View, entity: str, parts: Sequence[Rows]) -> Ids:
     if not any(map(len, parts)):
         return np.empty(0, object)
     rows, idmap = np.unique(np.concatenate(parts)), base.ids(entity)
-    return idmap.at(rows[rows < len(idmap)])
+    # A row that was removed there too names nobody any more, and its records are gone already.
+    return idmap.at(np.setdiff1d(rows[rows < len(idmap)], idmap.removed_rows()))
 
 
 def dense_changes(base: View, target: View) -> dict[str, NDArray[Any] | None]:
