@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,14 +52,18 @@ def all_columns(spec: TableSpec) -> list[Column]:
 
 
 def with_digests(spec: TableSpec, edits: Mapping[str, Edit]) -> dict[str, Edit]:
-    """Return ``edits`` with those of the digest columns that follow from them."""
+    """Return ``edits`` with those of the digest columns that follow from them, to be computed while rows are being written."""
     out = dict(edits)
     for column in data_columns(spec):
         digests = digest_column(column)
         if digests and column.name in edits:
             edit = edits[column.name]
-            out[digests.name] = Edit(edit.rows, row_digests(edit.values))
+            out[digests.name] = Edit(edit.rows, partial(_digests_of, edit))
     return out
+
+
+def _digests_of(edit: Edit) -> NDArray[np.uint64]:
+    return row_digests(edit.values)
 
 
 def lost_columns(have: TableSpec | None, wanted: TableSpec) -> set[str]:
@@ -142,8 +147,15 @@ class TableRows:
             raise StaleCheckoutError(self.closed)
 
     def edits(self) -> dict[str, Edit]:
-        """Return what is staged, by column."""
-        return {name: staged.edit() for name, staged in self.staged.items() if not staged.is_empty}
+        """Return what is staged, by column; columns written for the same rows have one array of them."""
+        edits: dict[str, Edit] = {}
+        for name, staged in self.staged.items():
+            if staged.is_empty:
+                continue
+            edit = staged.edit()
+            same = next((other.rows for other in edits.values() if np.array_equal(other.rows, edit.rows)), edit.rows)
+            edits[name] = Edit(same, edit.values)
+        return edits
 
 
 def checked_values(values: object, column: Column, n_rows: int, table: str) -> NDArray[Any]:

@@ -31,25 +31,40 @@ def append_ids(idmap: IdMap, tables: Sequence[TableRows], ids: object, init: Map
     wanted = idmap.checked(ids)
     rows = idmap.rows(wanted, missing=-1)
     unknown = np.flatnonzero(rows < 0)
-    place = {id_: i for i, id_ in enumerate(dict.fromkeys(wanted[unknown].tolist()))}
-    starts = _checked_init(idmap, tables, init, wanted, list(place))
+    new, first, place = _distinct(wanted[unknown])
+    starts = _checked_init(idmap, tables, init, len(wanted), unknown[first])
     if len(unknown) == 0:
         return rows
-    new: Ids = np.empty(len(place), wanted.dtype)
-    new[:] = list(place)
     for table in tables:
         values = starts.get(table.spec.name)
         start = initial_vectors(table.spec, new) if values is None else values
         table.staging(column_of(table.spec)).append(start)
-    rows[unknown] = len(idmap) + np.fromiter((place[i] for i in wanted[unknown].tolist()), np.int64, len(unknown))
+    rows[unknown] = len(idmap) + place
     idmap.staged.append(new)
     return rows
 
 
+def _distinct(ids: Ids) -> tuple[Ids, Rows, Rows]:
+    """Return the distinct ids in order of appearance, where each is given first, and for each id its place among them."""
+    if ids.dtype == np.int64:
+        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return ids[first[order]], first[order], place[inverse]
+    places: dict[str, int] = {}
+    place = np.fromiter((places.setdefault(id_, len(places)) for id_ in ids.tolist()), np.int64, len(ids))
+    first = np.unique(place, return_index=True)[1]
+    return ids[first], first, place
+
+
 def _checked_init(
-    idmap: IdMap, tables: Sequence[TableRows], init: Mapping[str, object], given: Ids, new: list[Any]
+    idmap: IdMap, tables: Sequence[TableRows], init: Mapping[str, object], n_given: int, first: Rows
 ) -> dict[str, NDArray[Any]]:
-    """Return where new rows start, by table: ``init`` has a row for each given id, or for each new one."""
+    """Return where new rows start, by table: ``init`` has a row for each given id, or for each new one.
+
+    ``first``: where each new id is first given.
+    """
     specs = {table.spec.name: table.spec for table in tables}
     starts = {}
     for name, values in init.items():
@@ -60,12 +75,9 @@ def _checked_init(
         if array.ndim == 0:
             msg = f"init of table {name!r}: {values!r}; give an array with one row for each id"
             raise InvalidInputError(msg)
-        for_given = len(array) == len(given)
-        checked = checked_values(array, column_of(specs[name]), len(given) if for_given else len(new), name)
-        if for_given and len(given) != len(new):
-            first = {id_: i for i, id_ in reversed(list(enumerate(given.tolist())))}
-            checked = checked[[first[id_] for id_ in new]]
-        starts[name] = checked
+        for_given = len(array) == n_given
+        checked = checked_values(array, column_of(specs[name]), n_given if for_given else len(first), name)
+        starts[name] = checked[first] if for_given and n_given != len(first) else checked
     return starts
 
 

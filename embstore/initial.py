@@ -18,6 +18,7 @@ from embstore.schema import TableSpec
 U64 = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK_VALUES = 1 << 16
+_DIGEST_VALUES = 1 << 15
 
 
 def mix(x: U64) -> U64:
@@ -132,10 +133,13 @@ def row_digests(rows: NDArray[Any]) -> U64:
     itemsize = next(size for size in (8, 4, 2, 1) if width % size == 0)
     words = np.ascontiguousarray(rows).reshape(n, -1).view(f"<u{itemsize}")
     weights = mix(np.arange(1, words.shape[1] + 1, dtype=np.uint64) * _GOLDEN) | np.uint64(1)
-    block = max(1, _BLOCK_VALUES // words.shape[1])
+    block = max(1, _DIGEST_VALUES // words.shape[1])
+    room = np.empty((2, min(n, block), words.shape[1]), np.uint64)  # used for every block, while it is in the cache
     for start in range(0, n, block):
-        mixed = words[start : start + block].astype(np.uint64)
-        mixed *= _GOLDEN
-        mixed ^= mixed >> np.uint64(32)
-        out[start : start + block] = mixed @ weights
+        part = words[start : start + block]
+        mixed, high = room[:, : len(part)]
+        np.multiply(part, _GOLDEN, out=mixed)
+        np.right_shift(mixed, np.uint64(32), out=high)
+        np.bitwise_xor(mixed, high, out=mixed)
+        np.matmul(mixed, weights, out=out[start : start + block])
     return out

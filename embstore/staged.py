@@ -14,7 +14,7 @@ from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH, StagedDense, write_dense
-from embstore.entity import entity_paths, write_changed, write_ids
+from embstore.entity import Ids, entity_paths, write_changed, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec, is_another
@@ -120,26 +120,29 @@ class Staged:
             writer.set_group("", {**(writer.attributes("") or {}), "schema": self.schema.to_json()})
         self._delete_dropped(writer)
         counts: dict[str, Any] = {"entities": {}, "tables": {}}
+        unfinished: list[TableWriter] = []  # the most bytes first: the rest is made ready while they are written
+        for spec in self.schema.tables:
+            written = self._write_table(writer, spec, unfinished)
+            if written:
+                counts["tables"][spec.name] = written
         for entity, id_type in (self.schema.entities or {}).items():
             idmap = self.idmaps[entity]
             missing = writer.attributes(f"entities/{entity}") is None
             if not idmap.staged.is_empty or missing or idmap.unsaved_type:
                 write_ids(writer, entity, id_type, idmap.staged)
                 counts["entities"][entity] = entity_counts(idmap)
-        for spec in self.schema.tables:
-            written = self._write_table(writer, spec)
-            if written:
-                counts["tables"][spec.name] = written
-        for entity, idmap in self.idmaps.items():
-            recorded = self._recorded_of(entity)
-            if len(recorded) and idmap.id_type == "int64":
-                write_changed(writer, entity, recorded, idmap.at(recorded))
-                counts["entities"].setdefault(entity, entity_counts(idmap))["recorded"] = len(recorded)
+        for entity, (rows, ids) in self._changed_ids().items():
+            write_changed(writer, entity, rows, ids)
+            counts["entities"].setdefault(entity, entity_counts(self.idmaps[entity]))["recorded"] = len(rows)
+        for table_writer in unfinished:
+            table_writer.finish()
         counts["consumed"] = self._write_consumed(writer)
         changed = self.dense.changed()
         if changed:
             write_dense(writer, changed)
         counts["dense"] = sorted(changed)
+        for name, table in counts["tables"].items():
+            table["bytes"] = writer.bytes_below(f"{table_path(name)}/")
         return counts
 
     def _paths(self) -> Iterator[str]:
@@ -160,18 +163,19 @@ class Staged:
         for entity in set(self.schema_before.entities or {}) - set(self.schema.entities or {}):
             writer.delete(f"entities/{entity}")
 
-    def _write_table(self, writer: Writer, spec: TableSpec) -> dict[str, int] | None:
+    def _write_table(self, writer: Writer, spec: TableSpec, unfinished: list[TableWriter]) -> dict[str, int] | None:
         table, path = self.tables[spec.name], table_path(spec.name)
         edits, dropped = self.edits[spec.name], self._dropped_columns(spec)
         existed = writer.attributes(path) is not None
         names = [column.name for column in data_columns(spec)]
         if existed and not edits and not dropped and set(names) == set(table.made):
             return None
-        before, n_stored = writer.written_bytes, table.idmap.n_stored
+        n_stored = table.idmap.n_stored
         target = TableWriter(writer, path, all_columns(spec), len(table.idmap))
         target.drop(dropped)
         target.declare(names)
         target.write(with_digests(spec, edits))
+        unfinished.append(target)
         recorded = _recorded(edits, n_stored) if existed else np.empty(0, np.int64)
         if writer.meta(f"{path}/changed") is not None:
             writer.delete(f"{path}/changed")
@@ -185,8 +189,12 @@ class Staged:
             "changed": len(recorded) - removed,
             "removed": removed,
             "recorded": len(recorded),
-            "bytes": writer.written_bytes - before,
         }
+
+    def _changed_ids(self) -> dict[str, tuple[Rows, Ids]]:
+        """Return the old rows that this commit writes and their ids, of entities whose ids are short enough to be kept twice."""
+        found = {entity: self._recorded_of(entity) for entity, idmap in self.idmaps.items() if idmap.id_type == "int64"}
+        return {entity: (rows, self.idmaps[entity].at(rows)) for entity, rows in found.items() if len(rows)}
 
     def _recorded_of(self, entity: str) -> Rows:
         """Return the old rows that any table of an entity was written for, but for those whose ids are removed."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embstore.storage.arrays import Rows
 from embstore.storage.segments import Column, Edit, Segment, StoredTable, TableState, as_items
@@ -14,6 +12,9 @@ from embstore.storage.writer import Writer
 
 MOST_SEGMENTS = 16
 MERGED_SEGMENTS = 8
+# Of the table's bytes: at twice the table a folded row is written once and a half on the way, and a read costs three tables at
+# the most; at once the table that is twice and two.
+MOST_LOG = 2
 
 
 class TableWriter:
@@ -38,6 +39,7 @@ class TableWriter:
         self._n_rows = n_rows
         self._stored = StoredTable(writer, path)
         self.state = self._stored.state
+        self._derived: list[dict[str, Edit]] = []
 
     def declare(self, columns: Iterable[str]) -> None:
         """Note the columns that this commit adds and forget those that there are no more."""
@@ -46,7 +48,7 @@ class TableWriter:
     def write(self, edits: Mapping[str, Edit]) -> None:
         """Write ``edits`` (column name -> rows) by whichever way costs less in the long run.
 
-        More than half of the table, its first rows, or a log of segments longer than the table: a new base. Else a segment,
+        More than half of the table, its first rows, or a log of segments longer than two tables: a new base. Else a segment,
         and where that makes more than sixteen the oldest eight are merged.
         """
         edits = {name: edit for name, edit in edits.items() if len(edit.rows)}
@@ -56,9 +58,15 @@ class TableWriter:
             self.fold(edits)
             return
         for rows, names in _by_rows(edits):
-            self._write_segment(rows, {name: edits[name].values for name in names}, len(self.state.segments))
+            self._write_segment(rows, {name: edits[name] for name in names}, len(self.state.segments))
         if len(self.state.segments) > MOST_SEGMENTS:
             self._merge_oldest()
+
+    def finish(self) -> None:
+        """Write what is computed from other columns: last, while those are still on their way to the disk."""
+        for edits in filter(None, self._derived):
+            self._writer.write_all({path: edit.values for path, edit in edits.items()})
+        self._derived = []
 
     def drop(self, columns: Collection[str]) -> None:
         """Delete columns from the base and from every segment."""
@@ -85,7 +93,7 @@ class TableWriter:
         table_bytes = self._n_rows * sum(self._columns[name].row_bytes for name in present)
         edit_bytes = sum(len(edit.rows) * self._columns[name].row_bytes for name, edit in edits.items())
         log_bytes = sum(s.n_rows * sum(self._columns[name].row_bytes for name in s.columns) for s in self.state.segments)
-        return edit_bytes * 2 > table_bytes or log_bytes + edit_bytes > table_bytes
+        return edit_bytes * 2 > table_bytes or log_bytes + edit_bytes > MOST_LOG * table_bytes
 
     def fold(self, edits: Mapping[str, Edit]) -> None:
         """Write a new base of every column that has edits or segments, and drop the segments."""
@@ -109,14 +117,14 @@ class TableWriter:
             self._writer.delete(path)
         self._writer.write(path, full)
 
-    def _write_segment(self, rows: Rows, values: Mapping[str, NDArray[Any]], position: int) -> None:
-        name = self._writer.unique(self.state.next_segment)
+    def _write_segment(self, rows: Rows, edits: Mapping[str, Edit], position: int) -> None:
+        name = self._writer.unique(f"{self._path}/segments", self.state.next_segment)
         self.state.next_segment += 1
         path = f"{self._path}/segments/{name}"
-        self._writer.write_all(
-            {f"{path}/rows": rows.astype(np.int32), **{f"{path}/{column}": array for column, array in values.items()}}
-        )
-        self.state.segments.insert(position, Segment(name, len(rows), tuple(values)))
+        data = {f"{path}/{column}": edit.values for column, edit in edits.items() if not edit.is_derived}
+        self._writer.write_all({f"{path}/rows": rows.astype(np.int32), **data})
+        self._derived.append({f"{path}/{column}": edit for column, edit in edits.items() if edit.is_derived})
+        self.state.segments.insert(position, Segment(name, len(rows), tuple(edits)))
 
     def _merge_oldest(self) -> None:
         oldest = self.state.segments[:MERGED_SEGMENTS]
@@ -129,7 +137,7 @@ class TableWriter:
             edits[name] = Edit(rows, merged.gather(self._columns[name], rows))
         self.state.segments = self.state.segments[MERGED_SEGMENTS:]
         for i, (rows, names) in enumerate(_by_rows(edits)):
-            self._write_segment(rows, {name: edits[name].values for name in names}, i)
+            self._write_segment(rows, {name: edits[name] for name in names}, i)
         for segment in oldest:
             self._writer.delete(f"{self._path}/segments/{segment.name}")
 

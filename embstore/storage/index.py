@@ -102,7 +102,7 @@ def equal_pairs(stored: Keys, keys: Keys) -> tuple[Rows, Rows]:
 def add_run(writer: Writer, path: str, runs: list[Run], keys: Keys, rows: Rows, *, number: int) -> tuple[list[Run], int]:
     """Write the keys of new rows as one more run, merge where there are too many; return the runs and the next number."""
     if len(keys):
-        runs = [*runs, _write(writer, path, writer.unique(number), keys, rows)]
+        runs = [*runs, _write(writer, path, writer.unique(path, number), keys, rows)]
         number += 1
     if len(runs) <= MOST_RUNS:
         return runs, number
@@ -121,7 +121,7 @@ def merge_runs(writer: Writer, path: str, runs: list[Run], *, number: int) -> tu
     keys, rows = read_runs(writer, path, runs)
     for run in runs:
         writer.delete(f"{path}/{run.name}")
-    return [_write(writer, path, writer.unique(number), keys, rows)], number + 1
+    return [_write(writer, path, writer.unique(path, number), keys, rows)], number + 1
 
 
 def drop_rows(writer: Writer, path: str, runs: list[Run], rows: Rows, *, number: int) -> tuple[list[Run], int]:
@@ -135,7 +135,7 @@ def drop_rows(writer: Writer, path: str, runs: list[Run], rows: Rows, *, number:
             continue
         writer.delete(f"{path}/{run.name}")
         if stays.any():
-            kept.append(_write(writer, path, writer.unique(number), run_keys[stays], run_rows[stays]))
+            kept.append(_write(writer, path, writer.unique(path, number), run_keys[stays], run_rows[stays]))
             number += 1
     return kept, number
 

@@ -10,7 +10,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -26,13 +26,13 @@ _pid: int | None = None
 
 
 def check_process() -> None:
-    """Raise ForkedError in a child forked after the engine was used: its threads are not there, every request would hang."""
+    """Raise ForkedError in a child forked after the engine had started: its threads are not there, every request would hang."""
     global _pid
     if _pid is None:
         _pid = os.getpid()
     if _pid != os.getpid():
         msg = (
-            f"process {os.getpid()} was forked from {_pid} after that one had used a store, and the storage engine does not "
+            f"process {os.getpid()} was forked from {_pid} after that one had begun to use the storage engine, which does not "
             "survive a fork; start processes with the 'spawn' or 'forkserver' method"
         )
         raise ForkedError(msg)
@@ -94,18 +94,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return finish(start(work))
 
 
-async def each(requests: Iterable[Request], do: Callable[[Request], Coroutine[Any, Any, None]], *, in_flight: int) -> None:
-    """Do every request, at most ``in_flight`` at a time; after a failure none is left under way.
-
-    Requests are taken from the iterable as places become free, so that a generator may encode them late.
-    """
+async def each(requests: Sequence[Request], do: Callable[[Request], Coroutine[Any, Any, None]], *, in_flight: int) -> None:
+    """Do every request, at most ``in_flight`` at a time; after a failure none is left under way."""
+    if len(requests) <= 1:
+        for request in requests:
+            await do(request)
+        return
     queue = iter(requests)
 
     async def worker() -> None:
         for request in queue:
             await do(request)
 
-    workers = [asyncio.ensure_future(worker()) for _ in range(in_flight)]
+    workers = [asyncio.ensure_future(worker()) for _ in range(min(in_flight, len(requests)))]
     try:
         await asyncio.gather(*workers)
     except BaseException:

@@ -183,7 +183,7 @@ def merge(writer: Writer, state: RecordState, count: int) -> None:
 
 
 def _write(writer: Writer, state: RecordState, part: Part) -> RecordSegment:
-    name = writer.unique(state.next_segment)
+    name = writer.unique(f"{PATH}/segments", state.next_segment)
     state.next_segment += 1
     arrays = {
         f"dropped_{what}": rows.astype(np.int32)

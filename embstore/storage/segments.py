@@ -7,8 +7,9 @@ segment holds have the column's fill.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,30 @@ class Segment:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
 class Edit:
-    """Rows of one column to be written: rows sorted and distinct, ``values`` in their order."""
+    """Rows of one column to be written.
 
-    rows: Rows
-    values: NDArray[Any]
+    Parameters
+    ----------
+    rows
+        Sorted and distinct.
+    values
+        In the order of ``rows``; or a function that gives them, called when they are first asked for.
+    """
+
+    def __init__(self, rows: Rows, values: NDArray[Any] | Callable[[], NDArray[Any]]) -> None:
+        self.rows = rows
+        self._given = values
+
+    @property
+    def is_derived(self) -> bool:
+        """Return whether the rows are computed when they are asked for."""
+        return callable(self._given)
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """Return the rows."""
+        return self._given() if callable(self._given) else self._given
 
 
 @dataclass
