@@ -115,9 +115,7 @@ def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: Stage
 def write_changed(writer: Writer, entity: str, rows: Rows, ids: Ids) -> None:
     """Record which old rows a commit wrote, and their ids, so that a diff need not look them up among all."""
     path = f"entities/{entity}/changed"
-    if writer.meta(f"{path}/rows") is not None:
-        writer.delete(path)
-    writer.write_all({f"{path}/rows": rows.astype(np.int32), f"{path}/ids": ids}, zstd=True)
+    writer.replace_all({f"{path}/rows": rows.astype(np.int32), f"{path}/ids": ids}, zstd=True)
 
 
 def read_changed(reader: Reader, entity: str) -> tuple[Rows, Ids]:

@@ -82,10 +82,11 @@ def _checked_init(
 
 
 def zero_rows(table: TableRows, rows: Rows) -> None:
-    """Stage zeros for rows whose ids are removed; a slot that was never written holds nothing of them."""
+    """Stage zeros for rows whose ids are removed (-1 where values are rows); a slot never written holds nothing of them."""
     for column in data_columns(table.spec):
         if table.holds(column) or column.fill:
-            table.staging(column).scatter(rows, np.zeros((len(rows), *column.row_shape), column.dtype))
+            nothing = -1 if table.spec.rows_of and column.name == "values" else 0
+            table.staging(column).scatter(rows, np.full((len(rows), *column.row_shape), nothing, column.dtype))
 
 
 def fill_table(table: TableRows) -> None:
@@ -93,4 +94,4 @@ def fill_table(table: TableRows) -> None:
     live, gone = table.idmap.live_rows(), table.idmap.removed_rows()
     staged = table.staging(column_of(table.spec))
     staged.scatter(live, initial_vectors(table.spec, table.idmap.at(live)))
-    staged.scatter(gone, np.zeros((len(gone), *staged.column.row_shape), staged.column.dtype))
+    staged.scatter(gone, np.full((len(gone), *staged.column.row_shape), -1 if table.spec.rows_of else 0, staged.column.dtype))

@@ -14,7 +14,7 @@ from embstore.changes import Changes, ConsumedChanges, RowChanges
 from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH, StagedDense, write_dense
-from embstore.entity import Ids, entity_paths, write_changed, write_ids
+from embstore.entity import entity_paths, write_changed, write_ids
 from embstore.errors import NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec, is_another
@@ -90,10 +90,16 @@ class Staged:
             appended[entity] = idmap.at(stays)
             removed[entity] = idmap.at(gone[gone < idmap.n_stored])
         rows = {
-            name: {column: _row_changes(table.idmap, edit) for column, edit in self.edits[name].items()}
+            name: {column: self._row_changes(table, column, edit) for column, edit in self.edits[name].items()}
             for name, table in self.tables.items()
         }
         return Changes(self.schema_before, self.schema, appended, removed, rows, self._consumed_changes(), self.dense.changed())
+
+    def _row_changes(self, table: TableRows, column: str, edit: Edit) -> RowChanges:
+        stays = ~np.isin(edit.rows, list(table.idmap.staged.removed))
+        values, rows_of = edit.values[stays], table.spec.rows_of
+        refers_to = self.idmaps[rows_of] if rows_of and column == "values" else None
+        return RowChanges(table.idmap.at(edit.rows[stays]), lambda: values, refers_to)
 
     def _consumed_changes(self) -> ConsumedChanges:
         if USER not in self.idmaps or ITEM not in self.idmaps:
@@ -131,8 +137,8 @@ class Staged:
             if not idmap.staged.is_empty or missing or idmap.unsaved_type:
                 write_ids(writer, entity, id_type, idmap.staged)
                 counts["entities"][entity] = entity_counts(idmap)
-        for entity, (rows, ids) in self._changed_ids().items():
-            write_changed(writer, entity, rows, ids)
+        for entity, rows in self._recorded.items():
+            write_changed(writer, entity, rows, self.idmaps[entity].at(rows))
             counts["entities"].setdefault(entity, entity_counts(self.idmaps[entity]))["recorded"] = len(rows)
         for table_writer in unfinished:
             table_writer.finish()
@@ -177,10 +183,7 @@ class Staged:
         target.write(with_digests(spec, edits))
         unfinished.append(target)
         recorded = _recorded(edits, n_stored) if existed else np.empty(0, np.int64)
-        if writer.meta(f"{path}/changed") is not None:
-            writer.delete(f"{path}/changed")
-        if len(recorded):
-            writer.write(f"{path}/changed", recorded, zstd=True)
+        self._write_recorded(writer, spec, recorded)
         writer.set_group(path, {"table": spec.name, "columns": target.state.to_json()})
         removed = len([row for row in table.idmap.staged.removed if row < n_stored])
         return {
@@ -191,10 +194,19 @@ class Staged:
             "recorded": len(recorded),
         }
 
-    def _changed_ids(self) -> dict[str, tuple[Rows, Ids]]:
-        """Return the old rows that this commit writes and their ids, of entities whose ids are short enough to be kept twice."""
+    def _write_recorded(self, writer: Writer, spec: TableSpec, recorded: Rows) -> None:
+        """Record which old rows of a table are written, unless its entity's record says the same."""
+        path, whole = f"{table_path(spec.name)}/changed", self._recorded.get(spec.entity, ())
+        if len(recorded) and (self.idmaps[spec.entity].staged.removed or len(recorded) != len(whole)):
+            writer.replace_all({path: recorded}, zstd=True)
+        elif writer.meta(path) is not None:
+            writer.delete(path)
+
+    @cached_property
+    def _recorded(self) -> dict[str, Rows]:
+        """Return the old rows that this commit writes, of entities whose ids are short enough to be kept twice."""
         found = {entity: self._recorded_of(entity) for entity, idmap in self.idmaps.items() if idmap.id_type == "int64"}
-        return {entity: (rows, self.idmaps[entity].at(rows)) for entity, rows in found.items() if len(rows)}
+        return {entity: rows for entity, rows in found.items() if len(rows)}
 
     def _recorded_of(self, entity: str) -> Rows:
         """Return the old rows that any table of an entity was written for, but for those whose ids are removed."""
@@ -234,12 +246,6 @@ def _non_finite(edit: Edit) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     finite = np.isfinite(edit.values)
     return np.flatnonzero(~(finite if finite.ndim == 1 else finite.all(axis=1)))
-
-
-def _row_changes(idmap: IdMap, edit: Edit) -> RowChanges:
-    stays = ~np.isin(edit.rows, list(idmap.staged.removed))
-    values = edit.values[stays]
-    return RowChanges(idmap.at(edit.rows[stays]), lambda: values)
 
 
 def _recorded(edits: Mapping[str, Edit], n_stored: int) -> Rows:

@@ -89,6 +89,14 @@ class Writer(Reader):
         documents = [*self._missing_parents(arrays), *self._documents_of(metas)]
         self._put(documents, chunks, n_bytes=sum(array.nbytes for array in arrays.values()))
 
+    def replace_all(self, arrays: Mapping[str, NDArray[Any]], *, zstd: bool = False) -> None:
+        """Write several arrays where others may be; chunks that the others have beyond those of the new ones go."""
+        for path, array in arrays.items():
+            before = self.meta(path)
+            if before is not None and before.n_chunks > self._new_meta(path, array, None, zstd).n_chunks:
+                self.delete(path)
+        self.write_all(arrays, zstd=zstd)
+
     def _new_meta(self, path: str, array: NDArray[Any], height: int | None, zstd: bool) -> ArrayMeta:
         row_bytes = array[:1].nbytes if array.ndim and len(array) else 1
         height = height or even_height(len(array) if array.ndim else 1, row_bytes)

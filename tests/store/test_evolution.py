@@ -237,3 +237,33 @@ def test_rows_of_an_id_that_has_moved(url: str) -> None:
     version = store.revert(first.id)
     assert version.ids("genre").rows(["a", "b"]).tolist() == [2, 1]
     assert _genres(version, 1) == ["a", "b"]
+
+
+def test_staged_rows_of_other_rows_know_whose_they_are(url: str) -> None:
+    """What a checkout says it changes names categories by id, so that it can be replayed where they have other rows."""
+    store = embstore.create(url)
+    work = store.checkout()
+    work.add_entity("item", "int64")
+    work.add_entity("genre", "str")
+    work.add_table(TableSpec("item.genre", "item", None, "int32", init=Constant(-1), rows_of="genre"))
+    work.append("genre", ["comedy", "drama"])
+    work.append("item", [7])
+    work.table("item.genre").scatter([0], [1])
+    change = work.changes.rows["item.genre"]["values"]
+    assert change.refers_to is not None
+    assert change.refers_to.ids(change.values()).tolist() == ["drama"]
+
+
+def test_a_removed_row_points_to_no_other_row(url: str) -> None:
+    """Where values are rows, 0 would be somebody's."""
+    store = embstore.create(url)
+    work = store.checkout()
+    work.add_entity("item", "int64")
+    work.add_entity("genre", "str")
+    work.add_table(TableSpec("item.genre", "item", None, "int32", init=Constant(-1), rows_of="genre"))
+    work.append("genre", ["comedy"])
+    rows = work.append("item", [7, 8])
+    work.table("item.genre").scatter(rows, [0, 0])
+    work.commit("two items")
+    work.remove("item", [7])
+    assert work.commit("one item").table("item.genre").values().tolist() == [-1, 0]
