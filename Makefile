@@ -19,7 +19,7 @@ format: env  ## mend what ruff can mend
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-test: lint  ## lint, then every test, then those without torch on icechunk 2
+test: lint  ## lint, then every test, then those of the store on icechunk 2
 	@other=$$(tools/two_libraries.sh python) && export EMBSTORE_OTHER_PYTHON="$$other" && $(PYTHON) -m pytest -n 2
 	@tools/two_libraries.sh test
 

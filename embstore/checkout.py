@@ -17,7 +17,7 @@ from embstore.names import check_name
 from embstore.schema import TableSpec
 from embstore.staged import Staged
 from embstore.storage.arrays import Rows
-from embstore.storage.repo import Repo
+from embstore.storage.repo import Described, Repo
 from embstore.storage.writer import Writer
 from embstore.version import Version
 from embstore.workspace import Workspace
@@ -157,12 +157,12 @@ class Checkout(Workspace):
             msg = f"branch {branch!r}: a tag has this name; take another"
             raise NameExistsError(msg)
 
-        def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+        def write(writer: Writer) -> Described:
             counts = staged.write(writer)
             # The engine refuses a version that changes nothing, and ours may repeat what is there.
             writer.set_group("", {**(writer.attributes("") or {}), "written": writer.token})
             lineage = {**self.lineage, "counts": counts, "bytes": writer.written_bytes}
-            return message, version_record([self.version.id], metadata, lineage)
+            return version_record(message, [self.version.id], metadata, lineage, documents=self.version.documents)
 
         try:
             new = self.repo.commit(branch, self.version.id, write, create=branch not in known)

@@ -8,12 +8,12 @@ from typing import Any
 
 from embstore.columns import data_columns
 from embstore.entity import EntityState
-from embstore.errors import InvalidInputError, NotAStoreError
-from embstore.lineage import library_versions, version_record
+from embstore.errors import DamagedStoreError, InvalidInputError, NotAStoreError
+from embstore.lineage import is_ours, library_versions, version_record
 from embstore.schema import Schema
 from embstore.storage import repo as repos
 from embstore.storage.location import Location
-from embstore.storage.repo import TRUNK, Repo
+from embstore.storage.repo import TRUNK, Described, Repo
 from embstore.storage.segments import TableState
 from embstore.storage.writer import Writer
 
@@ -32,14 +32,14 @@ def found(location: Location, schema: Schema, durability: str) -> Repo:
     """
     root = root_attributes(durability)
 
-    def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+    def write(writer: Writer) -> Described:
         writer.set_group("", {**root, "schema": schema.to_json()})
         for entity, id_type in (schema.entities or {}).items():
             writer.set_group(f"entities/{entity}", EntityState(id_type, made=writer.token).to_json())
         for spec in schema.tables:
             made = TableState(made={column.name: writer.token for column in data_columns(spec)})
             writer.set_group(f"tables/{spec.name}", {"table": spec.name, "columns": made.to_json()})
-        return "create the store", version_record([], {}, {"counts": {}, "bytes": 0})
+        return version_record("create the store", [], {}, {"counts": {}, "bytes": 0})
 
     repo = repos.create(location)
     repo.durable = durability == "full" and not location.in_memory
@@ -73,14 +73,33 @@ def open_repo(location: Location) -> Repo:
         If something else is there, or a store of a newer format.
     """
     repo = repos.open_(location)
-    tip = repo.branches()[TRUNK]
-    next(repo.ancestry(tip), None)  # raises if the state cannot be decoded, of which the engine only says that nothing is there
-    root = repo.reader(tip).attributes("") or {}
-    if "format" not in root or "schema" not in root:
-        msg = f"store {location.url}: an Icechunk repository, but no embstore store; check the path"
-        raise NotAStoreError(msg)
+    try:
+        root = _root(repo, repo.branches()[TRUNK])
+    except DamagedStoreError:  # told when that version is read; the store must open, or nobody could point the branch elsewhere
+        return repo
     if root["format"] > FORMAT:
         msg = f"store {location.url}: written in format {root['format']}, this embstore reads up to {FORMAT}; update embstore"
         raise NotAStoreError(msg)
     repo.durable = root.get("durability") == "full" and not location.in_memory
     return repo
+
+
+def _root(repo: Repo, tip: str) -> Mapping[str, Any]:
+    """Return the attributes of a version's root.
+
+    Raises
+    ------
+    DamagedStoreError
+        If it cannot be decoded, of which the engine only says that nothing is there, or has none though embstore wrote it.
+    NotAStoreError
+        If it was not written by embstore.
+    """
+    snapshot = next(repo.ancestry(tip), None)
+    root = repo.reader(tip).attributes("") or {}
+    if {"format", "schema"} <= root.keys():
+        return root
+    if snapshot is not None and is_ours(snapshot):
+        msg = f"version {tip}: its root is lost; go back to an older version or a copy"
+        raise DamagedStoreError(msg)
+    msg = f"store {repo.url}: an Icechunk repository, but no embstore store; check the path"
+    raise NotAStoreError(msg)

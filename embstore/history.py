@@ -64,9 +64,11 @@ def compare(base: Version, target: Version, find: Find) -> Comparison:
         and _is_one([side.ids(entity).made for side in (ancestor, base, target)])
     }
     between = [*_until(base, ancestor, find), *_until(target, ancestor, find)]
-    for entity in n_shared:
+    for entity, n_rows in n_shared.items():
         for version in between:
-            target.ids(entity).remember(*version.changed_ids(entity))
+            rows, ids = version.changed_ids(entity)
+            shared = rows < n_rows  # later ones are other ids on another branch
+            target.ids(entity).remember(rows[shared], ids[shared])
     return Comparison(base, target, n_shared, _candidates(between, ancestor, base, target))
 
 

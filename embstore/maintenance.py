@@ -10,7 +10,7 @@ from embstore.columns import all_columns, data_columns, table_path
 from embstore.dense import array_path, stored_names, write_dense
 from embstore.entity import EntityState
 from embstore.founding import root_attributes
-from embstore.lineage import version_record
+from embstore.lineage import trained_by, version_record
 from embstore.schema import Schema, TableSpec
 from embstore.storage import repo as repos
 from embstore.storage.arrays import Reader
@@ -18,7 +18,7 @@ from embstore.storage.folding import TableWriter
 from embstore.storage.index import merge_runs
 from embstore.storage.location import Location
 from embstore.storage.records import PATH as CONSUMED_PATH, Part, RecordState, add_part, merge, read_records
-from embstore.storage.repo import TRUNK, Repo
+from embstore.storage.repo import TRUNK, Described, Repo
 from embstore.storage.segments import StoredTable, TableState
 from embstore.storage.writer import Writer
 from embstore.version import Version
@@ -41,10 +41,10 @@ def compact(repo: Repo, branch: str, tip: Version) -> str:
         If the branch has moved.
     """
 
-    def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+    def write(writer: Writer) -> Described:
         _fold(tip, writer)
         lineage = {"compacted": True, "counts": {}, "bytes": writer.written_bytes}
-        return "compact", version_record([tip.id], tip.metadata, lineage)
+        return version_record("compact", [tip.id], tip.metadata, lineage, documents=tip.documents)
 
     return repo.commit(branch, tip.id, write)
 
@@ -80,14 +80,20 @@ def export(version: Version, location: Location, *, slots: bool) -> Repo:
     """
     root = root_attributes("full")
 
-    def write(writer: Writer) -> tuple[str, Mapping[str, Any]]:
+    def write(writer: Writer) -> Described:
         _export_state(version, writer, root, slots=slots)
-        lineage = {**version.lineage, "exported_from": version.id, "counts": _all_new(version), "bytes": writer.written_bytes}
-        return version.message, version_record([], version.metadata, lineage)
+        lineage = {**_carried_over(version), "counts": _all_new(version), "bytes": writer.written_bytes}
+        return version_record(version.message, [], version.metadata, lineage)
 
     repo = repos.create(location)
     repo.commit(TRUNK, repo.branches()[TRUNK], write)
     return repo
+
+
+def _carried_over(version: Version) -> dict[str, Any]:
+    """Return what an export's lineage has of the one it comes from: also who trained it, though that be an older version."""
+    own = {what: value for what, value in version.lineage.items() if what != "reverted_to"}  # which is not in the new store
+    return {**trained_by(version.id, version.repo.ancestry), **own, "exported_from": version.id}
 
 
 def _all_new(version: Version) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from embstore.errors import (
     StorageError,
     UnknownRefError,
 )
+from embstore.lineage import parse_record, time_of
 from embstore.storage.repo import Repo, Snapshot
 
 _REF = re.compile(r"(?P<start>[^~@\s]+?)(?:~(?P<back>\d{0,9})|@(?P<date>.+))?")
@@ -62,7 +63,7 @@ def find(repo: Repo, name: str) -> str:
     if _WHOLE_ID.fullmatch(name):
         try:
             return repo.snapshot(name).id
-        except (DamagedStoreError, StopIteration):  # no such version, not even one that no branch leads to
+        except (DamagedStoreError, UnknownRefError):  # no such version, not even one that no branch leads to
             pass
     found = _by_prefix(repo, name) if len(name) >= _SHORTEST_PREFIX else set()
     if len(found) > 1:
@@ -100,7 +101,7 @@ def _back(repo: Repo, start: str, steps: int, ref: str) -> Snapshot:
 def _at_date(repo: Repo, start: str, text: str, ref: str) -> Snapshot:
     until = _end_of(text)
     for snapshot in repo.ancestry(start):
-        if snapshot.time < until:
+        if time_of(parse_record(snapshot)) < until:
             return snapshot
     msg = f"ref {ref!r}: no version is that old; log shows their times"
     raise UnknownRefError(msg)

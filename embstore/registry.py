@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from embstore.checkout import Checkout
 from embstore.errors import InvalidInputError, UnknownTrainerError
-from embstore.lineage import parse_record
+from embstore.lineage import trained_by
 from embstore.trainer import Trainer, with_settings
 from embstore.version import Version
 
@@ -55,24 +54,11 @@ def trainer_of(view: Version | Checkout) -> Trainer:
     UnknownTrainerError
         If it is not installed, or no longer has such a setting.
     """
-    for lineage in _lineages(view):
-        if "trainer" in lineage:
-            return with_settings(find_trainer(lineage["trainer"]), lineage["settings"])
+    found = trained_by(view.version.id if isinstance(view, Checkout) else view.id, view.repo.ancestry)
+    if found:
+        return with_settings(find_trainer(found["trainer"]), found["settings"])
     msg = "no version up to here records a trainer; pass trainer="
     raise InvalidInputError(msg)
-
-
-def _lineages(view: Version | Checkout) -> Iterator[Mapping[str, Any]]:
-    """Yield the lineages along first parents, newest first."""
-    start: str | None = view.version.id if isinstance(view, Checkout) else view.id
-    while start is not None:
-        snapshots, start = view.repo.ancestry(start), None
-        for snapshot in snapshots:
-            lineage = parse_record(snapshot.metadata).get("lineage", {})
-            yield lineage
-            if "reverted_to" in lineage:
-                start = lineage["reverted_to"]
-                break
 
 
 def _origin(entry: EntryPoint) -> str:

@@ -196,8 +196,8 @@ class Staged:
 
     def _write_recorded(self, writer: Writer, spec: TableSpec, recorded: Rows) -> None:
         """Record which old rows of a table are written, unless its entity's record says the same."""
-        path, whole = f"{table_path(spec.name)}/changed", self._recorded.get(spec.entity, ())
-        if len(recorded) and (self.idmaps[spec.entity].staged.removed or len(recorded) != len(whole)):
+        path = f"{table_path(spec.name)}/changed"
+        if len(recorded) and not np.array_equal(recorded, self._recorded.get(spec.entity, ())):
             writer.replace_all({path: recorded}, zstd=True)
         elif writer.meta(path) is not None:
             writer.delete(path)
@@ -209,12 +209,12 @@ class Staged:
         return {entity: rows for entity, rows in found.items() if len(rows)}
 
     def _recorded_of(self, entity: str) -> Rows:
-        """Return the old rows that any table of an entity was written for, but for those whose ids are removed."""
+        """Return the old rows that any table of an entity was written for, but for those whose ids are gone."""
         tables = [table for table in self.tables.values() if table.spec.entity == entity]
         edits = {f"{table.spec.name} {name}": e for table in tables for name, e in self.edits[table.spec.name].items()}
         idmap = self.idmaps[entity]
         recorded = _recorded(edits, idmap.n_stored)
-        return recorded[~np.isin(recorded, list(idmap.staged.removed))] if idmap.staged.removed else recorded
+        return recorded[~np.isin(recorded, idmap.removed_rows())]
 
     def _dropped_columns(self, spec: TableSpec) -> set[str]:
         before = [table for table in self.schema_before.tables if table.name == spec.name and not is_another(table, spec)]

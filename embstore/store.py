@@ -260,7 +260,7 @@ class Store:
         return self._version(maintenance.compact(self._repo, branch, tip))
 
     def verify(self, ref: str = TRUNK, *, deep: bool = True) -> Report:
-        """Check one version: its invariants, and with ``deep`` the checksum of every chunk.
+        """Check one version, and no other: its invariants, and with ``deep`` the checksum of every chunk.
 
         Raises
         ------

@@ -56,10 +56,11 @@ class Report:
 def verify(version: Version, *, deep: bool) -> Report:
     """Check one version.
 
-    Always: ids, index and tables are of one length and agree, rows of segments and records exist. With ``deep``: every chunk
-    of every array is there with a fitting checksum, and the digests fit the vectors, which finds swapped chunks too.
+    Always: the groups and arrays are those of the commit, ids, index and tables are of one length and agree, rows of segments
+    and records exist. With ``deep``: every chunk of every array is there with a fitting checksum, and the digests fit the
+    vectors, which finds swapped chunks too.
     """
-    problems: list[str] = []
+    problems = _guarded(lambda: _check_documents(version), "documents")
     counts = {"entities": 0, "tables": 0}
     if deep:
         problems += _guarded(lambda: _check_chunks(version.reader, counts), "arrays")
@@ -167,8 +168,12 @@ def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
             yield f"table {name!r}: vectors of {column.name} are not those that were committed"
 
 
+def _check_documents(version: Version) -> Iterator[str]:
+    if version.repo.documents(version.id) != version.documents:
+        yield "documents: the groups and arrays are not those that were committed"
+
+
 def _check_lineage(version: Version) -> Iterator[str]:
-    """Reading it compares its checksum."""
     recorded = version.lineage.get("counts", {}).get("entities", {})
     for entity, counts in recorded.items():
         if entity in (version.schema.entities or {}) and counts["rows"] != len(version.ids(entity)):

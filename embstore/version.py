@@ -16,7 +16,7 @@ from embstore.dense import Dense
 from embstore.entity import Ids, read_changed
 from embstore.errors import UnknownNameError
 from embstore.ids import IdMap
-from embstore.lineage import parse_record
+from embstore.lineage import parse_record, time_of
 from embstore.schema import Schema, TableSpec
 from embstore.storage.arrays import Reader, Rows
 from embstore.storage.repo import Repo, Snapshot
@@ -120,22 +120,18 @@ class Version(View):
 
     def __init__(self, repo: Repo, snapshot: Snapshot, *, reopen: Callable[[str, str], Version]) -> None:
         super().__init__(repo, snapshot.id)
-        self._snapshot = snapshot
+        self._record = parse_record(snapshot)
         self._reopen = reopen
-
-    @cached_property
-    def _record(self) -> Mapping[str, Any]:
-        return parse_record(self._snapshot.metadata)
 
     @property
     def id(self) -> str:
         """Return the name that the version keeps for ever."""
-        return self._snapshot.id
+        return self._version_id
 
     @property
     def parents(self) -> tuple[str, ...]:
         """Return the ids of the versions it was made from; the first is that of its own branch."""
-        return tuple(self._record.get("parents", ()))
+        return tuple(self._record["parents"])
 
     @property
     def parent(self) -> str | None:
@@ -145,29 +141,39 @@ class Version(View):
     @property
     def message(self) -> str:
         """Return what its author said."""
-        return self._snapshot.message
+        message: str = self._record["message"]
+        return message
 
     @property
     def time(self) -> datetime:
         """Return when it was committed (UTC)."""
-        return self._snapshot.time
+        return time_of(self._record)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Return what the caller of commit recorded."""
-        return deepcopy(self._record.get("metadata", {}))
+        return deepcopy(self._record["metadata"])
 
     @property
     def lineage(self) -> dict[str, Any]:
         """Return what embstore recorded: trainer, counts, bytes, library versions."""
-        return deepcopy(self._record.get("lineage", {}))
+        return deepcopy(self._record["lineage"])
+
+    @property
+    def documents(self) -> int:
+        """Return the digest of everything the engine's files must say of it (``docs/format.md``)."""
+        digest: int = self._record["documents"]
+        return digest
 
     def changed_rows(self, table: str) -> Rows:
         """Return the rows of ``table`` below its parent's length that this version's commit wrote, ascending."""
         counts = self.lineage.get("counts", {}).get("tables", {}).get(table, {})
         if not counts.get("recorded"):
             return np.empty(0, np.int64)
-        rows: Rows = self.reader.read([f"{table_path(table)}/changed"])[0].astype(np.int64)
+        path = f"{table_path(table)}/changed"
+        if self.reader.meta(path) is None:  # the same as all that the commit wrote of the entity, which is recorded too
+            return self.changed_ids(self.tables[table].entity)[0]
+        rows: Rows = self.reader.read([path])[0].astype(np.int64)
         return rows
 
     def changed_ids(self, entity: str) -> tuple[Rows, Ids]:

@@ -11,13 +11,13 @@ from embstore.errors import DamagedStoreError
 @click.command()
 @options.store
 @click.argument("ref", default="main", metavar="[REF]")
-@click.option("--deep", is_flag=True, help="Read every byte and check it; else lengths and indexes only.")
+@click.option("--deep", is_flag=True, help="Read every byte and check it; else descriptions, lengths and indexes only.")
 @options.as_json
 @options.quiet
 def verify(store: str, ref: str, *, deep: bool, as_json: bool) -> None:
-    """Check that a version is whole.
+    """Check that a version is whole: the one of REF, or the newest of main.
 
-    Exits with 6 if it is not, after naming what is wrong.
+    What only other versions hold is not looked at. Exits with 6 if it is not whole, after naming what is wrong.
     """
     from embstore.cli.output import pairs, show, size, write_json
     from embstore.progress import progress

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from icechunk.store import IcechunkStore
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
 
 from embstore.errors import DamagedStoreError
 from embstore.storage.chunks import ArrayMeta, decode_chunk, parse_document
@@ -20,6 +20,17 @@ Rows = NDArray[np.int64]
 _READS_IN_FLIGHT = 3
 _SMALL_READS_IN_FLIGHT = 16
 _SMALL_BYTES = 512 * 1024
+
+
+class _Stored(cpu.Buffer):
+    """A buffer, or None for what is not stored."""
+
+    @classmethod
+    def from_bytes(cls, bytes_like: bytes | None) -> cpu.Buffer | None:  # type: ignore[override]
+        return None if bytes_like is None else super().from_bytes(bytes_like)
+
+
+_PROTOTYPE = BufferPrototype(_Stored, default_buffer_prototype().nd_buffer)
 
 
 class Reader:
@@ -63,13 +74,11 @@ class Reader:
         """Look up what is at ``paths`` in one round; later questions about them cost nothing."""
         missing = [path for path in dict.fromkeys(paths) if path not in self._documents]
         if missing:
-
-            async def load(path: str) -> None:
-                raw = await self._store.get(f"{path}/zarr.json" if path else "zarr.json", default_buffer_prototype())
+            keys = [(f"{path}/zarr.json" if path else "zarr.json", None) for path in missing]
+            with reading():  # in one call of the engine: a call each takes ten times as long
+                found = run(self._store.get_partial_values(_PROTOTYPE, keys))
+            for path, raw in zip(missing, found, strict=True):
                 self._documents[path] = None if raw is None else parse_document(raw.to_bytes(), path)
-
-            with reading():
-                run(each(missing, load, in_flight=_SMALL_READS_IN_FLIGHT))
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return every key below ``prefix``, sorted."""

@@ -7,14 +7,21 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import icechunk
 
-from embstore.errors import ConflictError, NotAStoreError, StoreExistsError, StoreNotFoundError
+from embstore.errors import (
+    ConflictError,
+    DamagedStoreError,
+    NotAStoreError,
+    StoreExistsError,
+    StoreNotFoundError,
+    UnknownRefError,
+)
 from embstore.storage.arrays import Reader
+from embstore.storage.documents import digest_change, digest_of
 from embstore.storage.faults import reading, writing
 from embstore.storage.location import LOCK_NAME, Location
 from embstore.storage.loop import check_process
@@ -24,15 +31,20 @@ TRUNK = "main"
 _FIRST_SNAPSHOT = "1CECHNKREP0F1RSTCMT0"
 _LEFTOVERS = {"chunks", "config.yaml", LOCK_NAME, "manifests", "refs", "snapshots", "transactions"}
 
+if not icechunk.__version__.startswith("1."):
+    check_process()  # icechunk 2 starts its threads when it is imported: from here on a fork would lack them
+
+# What a commit says of the state that it wrote: a message, and what makes the metadata from the change of the documents' digest.
+Described = tuple[str, Callable[[int], Mapping[str, Any]]]
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the engine keeps of one state beside its arrays."""
+    """What the engine keeps of one state beside its arrays; the parent of the first is None."""
 
     id: str
     parent: str | None
     message: str
-    time: datetime
     metadata: Mapping[str, Any]
 
 
@@ -66,16 +78,31 @@ class Repo:
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return what is kept of the state ``snapshot_id``."""
-        return next(self.ancestry(snapshot_id))
+        found = next(self.ancestry(snapshot_id), None)
+        if found is None:
+            msg = f"version {snapshot_id}: it is the engine's own, which holds nothing; take a later one"
+            raise UnknownRefError(msg)
+        return found
+
+    def documents(self, snapshot_id: str) -> int:
+        """Return the digest of all documents of a state."""
+        engine = self._engine
+        with reading():
+            return digest_of(engine.readonly_session(snapshot_id=snapshot_id).store)
 
     def ancestry(self, snapshot_id: str) -> Iterator[Snapshot]:
         """Yield the state and those before it, newest first, without the engine's own empty first one."""
         engine = self._engine
         with reading():
+            wanted: str | None = snapshot_id
             for info in engine.ancestry(snapshot_id=snapshot_id):
-                if info.parent_id is None:
+                if info.id != wanted or (info.parent_id is None) != (info.id == _FIRST_SNAPSHOT):
+                    msg = f"version {wanted}: its file is not what was written; go back to an older version or a copy"
+                    raise DamagedStoreError(msg)
+                wanted = info.parent_id
+                if wanted is None:
                     return
-                yield Snapshot(info.id, info.parent_id, info.message, info.written_at, info.metadata)
+                yield Snapshot(info.id, None if wanted == _FIRST_SNAPSHOT else wanted, info.message, info.metadata)
 
     def branches(self) -> dict[str, str]:
         """Return the branches and the states they point to."""
@@ -119,9 +146,7 @@ class Repo:
         if self.durable:
             self.location.sync()
 
-    def commit(
-        self, branch: str, parent: str, write: Callable[[Writer], tuple[str, Mapping[str, Any]]], *, create: bool = False
-    ) -> str:
+    def commit(self, branch: str, parent: str, write: Callable[[Writer], Described], *, create: bool = False) -> str:
         """Write a state and make it the tip of ``branch``, if that is still ``parent``; return its id.
 
         Under the lock: check the tip, write, flush, sync, move the branch, sync. The branch points to the old state until
@@ -130,7 +155,7 @@ class Repo:
         Parameters
         ----------
         write
-            Is given the writer; returns the message and the metadata.
+            Is given the writer; returns the message, and what makes the metadata.
         create
             Make the branch at ``parent`` first; it goes again if writing fails.
 
@@ -160,7 +185,7 @@ class Repo:
         engine: icechunk.Repository,
         branch: str,
         parent: str,
-        write: Callable[[Writer], tuple[str, Mapping[str, Any]]],
+        write: Callable[[Writer], Described],
     ) -> str:
         with reading():
             session = engine.writable_session(branch)
@@ -169,11 +194,12 @@ class Repo:
             raise ConflictError(msg)
         writer = Writer(session.store)
         try:
-            message, metadata = write(writer)
+            message, described = write(writer)
         finally:
             writer.settle()
         with writing():
-            new: str = session.flush(message, metadata=dict(metadata))
+            change = digest_change(engine.readonly_session(snapshot_id=parent).store, session)
+            new: str = session.flush(message, metadata=dict(described(change)))
             self._sync()
             engine.reset_branch(branch, new, from_snapshot_id=parent)
             self._sync()

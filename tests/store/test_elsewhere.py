@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import embstore
-from embstore import Schema, Store, Version
-from embstore.errors import (
-    StoreExistsError,
-)
+from embstore import Interactions, Schema, Store, Version
+from embstore.errors import InvalidInputError, StoreExistsError
 from tests.store.agreement import as_read
+from trainers.popularity import Popularity
 
 
 def test_export(filled: Store, tmp_path: Path) -> None:
@@ -70,3 +69,32 @@ def test_versions_compare_by_id(filled: Store, tmp_path: Path) -> None:
     assert again != filled.at("main~1")
     assert len({again, filled.at(), filled.at("main~1")}) == 2
     assert again != filled.export(tmp_path / "e").at()
+
+
+@pytest.mark.parametrize("slots", [True, False], ids=["whole", "for serving"])
+def test_an_export_knows_its_trainer(url: str, tmp_path: Path, slots: bool) -> None:
+    """Who trained a version, and with which settings, goes along, though versions that were not trained came after."""
+    store = embstore.create(url)
+    first = embstore.fit(store, Popularity(decay=0.5), Interactions([1, 2], ["a", "b"]), message="first")
+    embstore.fit(store, Popularity(decay=0.25), Interactions([1, 3], ["b", "b"]), message="second")
+    work = store.checkout()
+    work.remove("user", [2])
+    work.commit("removed")
+    exported = store.export(tmp_path / "removed", slots=slots)
+    assert exported.at().lineage["settings"] == {"decay": 0.25}
+    assert exported.at().lineage["exported_from"] == store.at().id
+    shown = embstore.recommend(exported.at(), [1, 3], k=3, exclude_consumed=False)
+    assert shown.equals(embstore.recommend(store.at(), [1, 3], k=3, exclude_consumed=False))
+    made = embstore.fit(exported, Popularity(decay=0.125), Interactions([1], ["c"]), message="goes on")
+    assert made.table("popularity").get(["a", "b", "c"]).tolist() == [0.25 * 0.125, 2.25 * 0.125, 1]
+    store.revert(first.id)
+    reverted = store.export(tmp_path / "reverted", slots=slots).at()
+    assert (reverted.lineage["settings"], "reverted_to" in reverted.lineage) == ({"decay": 0.5}, False)
+    assert embstore.recommend(reverted, [2], k=1, exclude_consumed=False)["item"].tolist() == ["a"]
+
+
+def test_an_export_of_what_nobody_trained(filled: Store, tmp_path: Path) -> None:
+    """Without a trainer there is none in the export either, also where the version was reverted to an older one."""
+    filled.revert("main~1")
+    with pytest.raises(InvalidInputError, match="no version up to here records a trainer"):
+        embstore.recommend(filled.export(tmp_path / "e").at(), [], k=1)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pytest
 
@@ -23,6 +24,20 @@ from embstore.errors import ForkedError
 
 FORKED, WORKED, OTHER, HUNG = 7, 0, 9, -1
 _PATIENCE_SECONDS = 20
+FORK_FIRST = """
+import os, sys, warnings, embstore
+from embstore import Schema
+warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of fork with threads
+child = os.fork()
+if child == 0:
+    store = embstore.create(sys.argv[1], schema=Schema(entities={"user": "str"}))
+    with store.checkout() as work:
+        work.append("user", ["a"])
+        work.commit("x")
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(embstore.open(sys.argv[1]).at().entities)
+"""
 
 
 def in_child(act: Callable[[], object]) -> int:
@@ -130,22 +145,23 @@ def test_leaving_a_block_in_the_child_hides_no_error(on_disk: Store) -> None:
 
 
 def test_a_child_forked_before_any_store_works(tmp_path: Path) -> None:
-    """Importing is not using: a pool that was forked before the first store is opened can open stores."""
-    code = """
-import os, sys, embstore
-from embstore import Schema
-child = os.fork()
-if child == 0:
-    store = embstore.create(sys.argv[1], schema=Schema(entities={"user": "str"}))
-    with store.checkout() as work:
-        work.append("user", ["a"])
-        work.commit("x")
-    os._exit(0)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-print(embstore.open(sys.argv[1]).at().entities)
-"""
+    """Importing embstore is not using it: a pool that was forked before the first store is opened can open stores."""
+    done = _run_alone(FORK_FIRST, tmp_path)
+    assert (done.stdout, done.returncode) == ("{'user': 1}\n", 0), done.stderr
+
+
+def test_a_child_forked_after_the_engine_was_imported(tmp_path: Path) -> None:
+    """icechunk 1 starts its threads at the first request; icechunk 2 when it is imported, and then the child says so."""
+    done = _run_alone("import embstore.store\n" + FORK_FIRST, tmp_path)
+    if icechunk.__version__.startswith("1."):
+        assert (done.stdout, done.returncode) == ("{'user': 1}\n", 0), done.stderr
+    else:
+        assert (done.stdout, "embstore.errors.ForkedError: process" in done.stderr) == ("", True), done.stderr
+
+
+def _run_alone(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "s")],
         env=environment,
         capture_output=True,
@@ -153,7 +169,6 @@ print(embstore.open(sys.argv[1]).at().entities)
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.returncode) == ("{'user': 1}\n", 0), done.stderr
 
 
 def _work_elsewhere(job: tuple[str, Any, int]) -> tuple[int, int]:

@@ -42,8 +42,8 @@ def content(version):
     found["dense"] = {name: version.dense[name].tolist() for name in version.dense}
     return found
 
-def show(store):
-    log = [version.id for version in store.log()]
+def show(store, most=None):
+    log = [version.id for version in store.log()][:most]
     print(json.dumps({
         "library": icechunk.__version__.split(".")[0],
         "branches": store.branches(),
@@ -79,6 +79,51 @@ store.delete_tag("spent")
 show(store)
 """
 SHOW = "show(embstore.open(place))"
+# Turns from one number up to another; what a turn does follows from its number, so that every order of libraries does the same.
+TURNS = """
+first, last, most = map(int, sys.argv[2:])
+store = embstore.open(place)
+
+def some(rng, ids):
+    return rng.choice(ids, min(len(ids), 5), replace=False)
+
+def drawn(rng, shape, dtype):
+    return rng.integers(0, 9, shape).astype(dtype) if dtype.kind == "i" else rng.standard_normal(shape).astype(dtype)
+
+def turn(n):
+    rng = np.random.default_rng(n)
+    with store.checkout("side" if n % 3 == 1 else "main") as work:
+        rows = work.append("user", [f"user {k}" for k in rng.integers(0, 60, 6)])
+        items = work.append("item", rng.integers(-9, 30, 4))
+        for name in sorted(work.tables):
+            table, live = work.table(name), work.ids(work.tables[name].entity).live_rows()
+            for column in (table, *(table.slots[slot] for slot in sorted(table.slots))):
+                at = live if n % 5 == 0 else some(rng, live)
+                before = column.gather(at)
+                column.scatter(at, drawn(rng, before.shape, before.dtype))
+        work.consumed.append(rows[:4], items, times=rng.random(4) if n % 2 else None, replace=n % 4 == 0)
+        work.dense[f"w{n % 3}"] = rng.random((n % 4, 3))
+        if n % 4 == 2:
+            work.remove("user", [some(rng, work.ids("user").ids()).tolist()[0]])
+            work.remove("item", [some(rng, work.ids("item").ids()).tolist()[0]])
+        if n % 5 == 3 and "w0" in work.dense:
+            del work.dense["w0"]
+        if n % 6 == 4:
+            work.table("item").add_slot(SlotSpec(f"late{n}", None, "int16", fill=7))
+            work.add_table(TableSpec(f"t{n}", "genre", 2))
+            work.append("genre", [n, n + 1])
+        work.commit(f"turn {n}", metadata={"n": n})
+    if n % 4 == 3:
+        store.revert("main~2", branch="side" if n % 8 == 7 else "main")
+    if n % 6 == 5:
+        store.compact()
+    if n % 7 == 6:
+        store.branch("side", at="main~1", move=True)
+
+for n in range(first, last):
+    turn(n)
+show(store, most or None)
+"""
 GO_ON = """
 store = embstore.open(place)
 for day in range(3, 14):
@@ -102,10 +147,15 @@ show(store)
 """
 
 
-def _run(python: str, script: str, place: Path) -> tuple[dict[str, Any], str]:
+def _run(python: str, script: str, place: Path, *arguments: int) -> tuple[dict[str, Any], str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [python, "-c", HEAD + script, str(place)], env=environment, capture_output=True, text=True, timeout=180, check=False
+        [python, "-c", HEAD + script, str(place), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
@@ -151,6 +201,33 @@ def test_the_libraries_are_two(pythons: list[str], tmp_path: Path) -> None:
     assert shown[0]["library"] == icechunk.__version__.split(".")[0]
     one, other = ([version | {"parents": None} for version in each["versions"].values()] for each in shown)
     assert one == other
+
+
+def _told(shown: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was shown of the versions but for ids, which are drawn anew in every store."""
+    return [{**shown["versions"][id_], "parents": None} for id_ in shown["log"]]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["this one begins", "the other begins"])
+def test_turn_by_turn(tmp_path: Path, pythons: list[str], first: int) -> None:
+    """Both take turns on one store: each reads what the other wrote, and it becomes the store that one of them makes alone."""
+    place, alone, n_turns = tmp_path / "s", tmp_path / "alone", 9
+    _run(pythons[first], CREATE, place)
+    seen: dict[str, Any] = {}
+    for n in range(n_turns):
+        shown, _ = _run(pythons[(first + n) % 2], TURNS, place, n, n + 1, 2)
+        assert shown["problems"] == []
+        assert {id_: shown["versions"][id_] for id_ in seen if id_ in shown["versions"]} == {
+            id_: version for id_, version in seen.items() if id_ in shown["versions"]
+        }
+        seen |= shown["versions"]
+    both = [_run(python, SHOW, place)[0] for python in pythons]
+    assert sorted(one.pop("library") for one in both) == ["1", "2"]
+    assert both[0] == both[1]
+    assert (both[0]["problems"], len(both[0]["log"]) > n_turns) == ([], True)
+    _run(pythons[1 - first], CREATE, alone)
+    expected, _ = _run(pythons[1 - first], TURNS, alone, 0, n_turns, 0)
+    assert _told(both[0]) == _told(expected)
 
 
 def test_both_at_once(tmp_path: Path, pythons: list[str]) -> None:

@@ -268,3 +268,33 @@ def test_blame(filled: Store) -> None:
         filled.blame("nobody", 1)
     with pytest.raises(UnknownNameError, match="nothing"):
         filled.blame("user", 1, table="nothing")
+
+
+def test_a_diff_back_past_a_removal_names_the_ids(url: str) -> None:
+    """Rows of removed ids may be written again; what a commit records of them says nothing of older versions."""
+    store = embstore.create(url, schema=Schema((TableSpec("user", "user", 2),), {"user": "int64"}))
+    work = store.checkout()
+    rows = work.append("user", [5, 6, 7])
+    first = work.commit("three")
+    work.remove("user", [5, 6])
+    work.commit("one")
+    work.table("user").scatter(rows, np.ones((3, 2)))
+    last = work.commit("every row")
+    diff = store.diff(last.id, first.id)
+    assert (diff.ids["user"].appended.tolist(), diff.tables["user"].changed_ids.tolist()) == ([5, 6], [7])
+
+
+def test_a_diff_of_branches_that_gave_one_row_to_two_ids(url: str) -> None:
+    """What one branch's commits record of rows that both appended says nothing of the other branch's."""
+    store = embstore.create(url, schema=Schema((TableSpec("user", "user", 2),), {"user": "int64"}))
+    with store.checkout() as work:
+        work.append("user", [1, 2])
+        store.branch("side", at=work.commit("two").id)
+    for branch, new in (("main", [5, 6]), ("side", [6, 5])):
+        work = store.checkout(branch)
+        rows = work.append("user", new)
+        work.commit("four")
+        work.table("user").scatter([0, rows[0]], np.full((2, 2), new[0]))
+        work.commit("other vectors")
+    diff = store.diff("main", "side")
+    assert (diff.ids["user"].appended.tolist(), sorted(diff.tables["user"].changed_ids.tolist())) == ([], [1, 5, 6])
