@@ -13,6 +13,7 @@ from embstore.columns import TableRows
 from embstore.consumed import ITEM, USER
 from embstore.epochs import differ
 from embstore.errors import ConflictError, InvalidInputError, RefusedError
+from embstore.features import sorted_ids, stage_frame
 from embstore.interactions import Batch, Interactions
 from embstore.store import Store
 from embstore.trainer import Trainer, finite_metrics, settings_of, that_folds_in
@@ -30,9 +31,9 @@ def fold_in(
 ) -> Version:
     """Give new users (or items) vectors from their pairs with known items (or users), and commit; nothing else moves.
 
-    Ids already known keep their vectors. Pairs whose other side is unknown are dropped, all others become consumed. A new id
-    that is left without pairs starts from its initial vector. The lineage counts ``new_ids``, ``ids_without_pairs`` and
-    ``dropped_pairs``.
+    Ids already known keep their vectors and features. Pairs whose other side is unknown are dropped, all others become
+    consumed. A new id that is left without pairs starts from its initial vector. The lineage counts ``new_ids``,
+    ``ids_without_pairs`` and ``dropped_pairs``.
 
     Raises
     ------
@@ -68,11 +69,13 @@ def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity
     known = work.ids(ITEM if entity == USER else USER).rows(theirs, missing=-1) >= 0
     n_before = len(work.ids(entity))
     work.append(entity, sorted_ids(mine))
+    features = pairs.user_features if entity == USER else pairs.item_features
+    stage_frame(work, entity, features, required={table.name for table in trainer.schema().tables}, since=n_before)
     batch = pairs.take(known).to_batch(work)
     work.consumed.append(batch.users, batch.items, times=batch.times)
     rows = batch.users if entity == USER else batch.items
     new = np.unique(rows[rows >= n_before])
-    metrics = _fold_rows(work, trainer, new, _take(batch, rows >= n_before), entity) if len(new) else {}
+    metrics = fold_rows(work, trainer, new, _take(batch, rows >= n_before), entity) if len(new) else {}
     _check_only_new(work, trainer)
     n_new = len(work.ids(entity)) - n_before
     return {
@@ -82,16 +85,6 @@ def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity
         "dropped_pairs": int((~known).sum()),
         "metrics": metrics,
     }
-
-
-def sorted_ids(ids: NDArray[Any]) -> NDArray[Any]:
-    """Return the distinct ids, sorted; strings by code point."""
-    if ids.dtype != object:
-        return np.unique(ids)
-    distinct = sorted(set(ids.tolist()))
-    out = np.empty(len(distinct), object)
-    out[:] = distinct
-    return out
 
 
 def data_window(interactions: Interactions) -> dict[str, Any]:
@@ -115,7 +108,8 @@ def _take(batch: Batch, which: NDArray[np.bool_]) -> Batch:
     return Batch(*(None if column is None else column[which] for column in columns))  # type: ignore[arg-type]
 
 
-def _fold_rows(work: Checkout, trainer: Trainer, rows: NDArray[np.int64], batch: Batch, entity: str) -> dict[str, float]:
+def fold_rows(work: Checkout, trainer: Trainer, rows: NDArray[np.int64], batch: Batch, entity: str) -> dict[str, float]:
+    """Stage vectors for rows that are at their initial vectors, from the pairs in ``batch``; return the trainer's metrics."""
     folder: Any = that_folds_in(trainer)
     if "entity" in inspect.signature(folder.fold_in).parameters:
         metrics = folder.fold_in(work, rows, batch, entity=entity)

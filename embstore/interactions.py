@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from embstore import readers
 from embstore.errors import InvalidInputError
 from embstore.normalize import normalize_ids, normalize_ratings, normalize_times, rank_ids
-from embstore.readers import FilePath, IdTypes
+from embstore.readers import FilePath
+from embstore.texts import IdTypes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ class Interactions:
     times
         n numbers or datetimes, or ``None``, see `embstore.normalize.normalize_times`; int64[n] or float64[n].
     user_features, item_features
-        Carried along as they are.
+        Frames, carried along as they are, see `embstore.stage_features`.
 
     Raises
     ------
@@ -157,8 +158,7 @@ class Interactions:
         InvalidInputError
             As in `from_file`.
         """
-        names = readers.usual_names(path, readers.INTER)
-        return cls(*readers.read(path, readers.INTER, names, id_type=id_type))
+        return cls(*readers.read(path, readers.INTER, readers.usual_names(path, readers.INTER), id_type=id_type))
 
     @classmethod
     def from_file(cls, path: FilePath, *, columns: Mapping[str, str] | None = None, id_type: IdTypes = None) -> Interactions:

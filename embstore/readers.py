@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from embstore.errors import IdTypeError, InvalidInputError
-from embstore.names import IdType, check_id_type
+from embstore.errors import InvalidInputError
+from embstore.texts import IdTypes, as_ids, as_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FilePath = str | os.PathLike[str]
 Names = Mapping[str, str | None]
-IdTypes = IdType | Mapping[str, IdType | None] | None
 
 ROLES = ("user", "item", "rating", "time")
 # What the column of a role may be called where the caller names none; the first is asked for.
@@ -58,8 +55,16 @@ class TextFormat:
         raw = self._raw_header(path)
         frame = self._read(path, dtype={raw[place]: str for place in places.values()})
         texts = {role: frame.iloc[:, place].tolist() for role, place in places.items()}
-        ids = [_ids(texts[role], role, id_type=id_type) for role in ("user", "item")]
-        return ids + [_numbers(texts[role], role) if role in texts else None for role in ("rating", "time")]
+        ids = [as_ids(texts[role], role, id_type=id_type) for role in ("user", "item")]
+        return ids + [as_numbers(texts[role], role) if role in texts else None for role in ("rating", "time")]
+
+    def frame(self, path: Path) -> pd.DataFrame:
+        """Return all columns as text."""
+        return self._read(path, dtype=str)
+
+    def kinds(self, path: Path) -> list[str]:
+        """Return RecBole's type of each column, ``""`` where the format has none."""
+        return [name.partition(":")[2] if self.atomic else "" for name in self._raw_header(path)]
 
     def _raw_header(self, path: Path) -> list[str]:
         return [str(name) for name in self._read(path, dtype=str, header=None, nrows=1).iloc[0]]
@@ -91,6 +96,12 @@ class ParquetFormat:
         """Return the names of the columns."""
         with _reading(path), _parquet().ParquetFile(path) as file:
             return list(file.schema_arrow.names)
+
+    def frame(self, path: Path) -> pd.DataFrame:
+        """Return all columns."""
+        with _reading(path), _parquet().ParquetFile(path) as file:
+            frame: pd.DataFrame = file.read().to_pandas()
+            return frame
 
     def columns(self, path: Path, names: Names, *, id_type: IdTypes) -> list[Any]:
         """Return the columns as pandas Series, or as a list where an id is missing."""
@@ -146,7 +157,7 @@ def usual_names(path: FilePath, form: Format, columns: Names | None = None) -> d
     for role in given.keys() - set(ROLES):
         msg = f"columns {role!r}={given[role]!r}: the left side is one of {', '.join(ROLES)}"
         raise InvalidInputError(msg)
-    header = form.header(_existing(path))
+    header = form.header(existing(path))
     for role, usual in form.usual.items():
         there = [name for name in usual if name in header]
         required = usual[0] if role in ("user", "item") else None
@@ -167,7 +178,7 @@ def read(path: FilePath, form: Format, names: Names, *, id_type: IdTypes = None)
     InvalidInputError
         If the file is missing, empty or damaged, lacks one of the columns, or has text where a number is asked for.
     """
-    file = _existing(path)
+    file = existing(path)
     check_columns(names, form.header(file), place=str(path))
     return form.columns(file, names, id_type=id_type)
 
@@ -191,7 +202,8 @@ def check_columns(names: Names, header: Sequence[object], *, place: str) -> None
             raise InvalidInputError(msg)
 
 
-def _existing(path: FilePath) -> Path:
+def existing(path: FilePath) -> Path:
+    """Return the path of a file that is there and not empty, else raise InvalidInputError."""
     file = Path(path)
     if not file.is_file():
         msg = f"{path}: no such file"
@@ -239,62 +251,3 @@ def _parquet() -> Any:
 def _parquet_ids(column: Any) -> Any:
     # pandas makes floats of integers with a missing one, which would hide the place of the missing one.
     return column.to_pylist() if column.null_count else column.to_pandas()
-
-
-def _ids(texts: list[str], role: str, *, id_type: IdTypes) -> Any:
-    """Return text ids as int64 where that is asked for, or nothing is asked for and all of them are whole numbers."""
-    asked = id_type.get(role) if isinstance(id_type, Mapping) else id_type
-    if asked is not None and check_id_type(asked) == "str":
-        return texts
-    numbers = {text: _whole_number(text) for text in set(texts)}
-    if None not in numbers.values():
-        return np.array([numbers[text] for text in texts], np.int64)
-    if asked is None:
-        return texts
-    position, text = next((p, t) for p, t in enumerate(texts) if numbers[t] is None)
-    msg = f"{role} id {text!r} at position {position}: no plain whole number within int64 (7, not 07); use id_type='str'"
-    raise IdTypeError(msg)
-
-
-def _whole_number(text: str) -> int | None:
-    """Return the integer that is written exactly so, if there is one."""
-    try:
-        number = int(text)
-    except ValueError:
-        return None
-    return number if str(number) == text and -(2**63) <= number < 2**63 else None
-
-
-def _numbers(texts: list[str], role: str) -> Any:
-    """Return texts as int64 if all are so written, else as float64; times also as datetimes, if all are dates."""
-    numbers = [_number(text) for text in texts]
-    if role == "time" and numbers and set(numbers) == {None}:
-        return _dates(texts)
-    if None in numbers:
-        raise _no_number(texts, role, numbers.index(None), "a number")
-    return np.array(numbers)
-
-
-def _number(text: str) -> float | None:
-    whole = _whole_number(text)
-    if whole is not None or "_" in text:  # Python would read 1_5 as 15.
-        return whole
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _dates(texts: list[str]) -> Any:
-    import pandas as pd
-
-    # pandas knows words too, such as "now".
-    written = [text if text[:1].isdigit() else "" for text in texts]
-    dates = pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
-    if dates.hasnans:
-        raise _no_number(texts, "time", int(dates.isna().argmax()), "numbers, or dates such as 2026-11-30 12:00")
-    return dates
-
-
-def _no_number(texts: list[str], role: str, position: int, asked: str) -> InvalidInputError:
-    return InvalidInputError(f"{role} {texts[position]!r} at position {position}: give {asked}")

@@ -126,7 +126,7 @@ def evaluate(
     """
     learner = _learner(view, trainer)
     if given is not None:
-        view = _scratch(view)
+        view = scratch(view)
         fold(view, learner, given)
     return Evaluation(view, learner, targets, metrics=metrics, exclude_consumed=exclude_consumed).run()
 
@@ -280,7 +280,7 @@ def _frame(view: Version | Checkout, ids: NDArray[Any], ranked: Rows, scores: ND
     )
 
 
-def _scratch(view: Version | Checkout) -> Checkout:
+def scratch(view: Version | Checkout) -> Checkout:
     """Return a checkout of the same state, never to be committed."""
     if isinstance(view, Checkout) and view.dirty:
         msg = "given= with a checkout that has staged changes: commit them, and evaluate the version"

@@ -15,7 +15,8 @@ from embstore.checkout import Checkout
 from embstore.consumed import ITEM, USER
 from embstore.epochs import BestEpoch, differ
 from embstore.errors import ConflictError, InvalidInputError
-from embstore.foldin import data_window, sorted_ids
+from embstore.features import sorted_ids, stage_features
+from embstore.foldin import data_window
 from embstore.interactions import Batch, Interactions
 from embstore.lineage import check_message
 from embstore.names import check_name
@@ -50,14 +51,15 @@ def fit(
 
         if the branch has a version of this run: return it, or go on from the last one if the run was cut short
         work = store.checkout(branch)
-        add the tables that are missing; append new ids, sorted; record the pairs as consumed
+        add the tables that are missing; append new ids, sorted; stage features; record the pairs as consumed
         for metrics in trainer.train(work, pairs in the order of time, user, item and rating):
             refuse what is not finite; validate; keep the best epoch; stop; commit every so many epochs
         go back to the best epoch; commit
 
     ``validation``: targets, ranked after each epoch; the epoch with the best NDCG@100 is committed, without it the last one.
     ``patience``: stop after so many epochs without a better one. ``slots="reset"``: optimizer slots of the trainer's tables
-    start at their fill again; arrays without rows stay. ``consumed="replace"``: earlier records of these users go.
+    start at their fill again, and arrays ``optim.….<trainer's name>.…`` go (`embstore.bind` keeps there what an optimizer knows
+    of parameters without rows); other arrays stay. ``consumed="replace"``: earlier records of these users go.
     ``run``: a name of this piece of work, so that nothing is trained or recorded twice. ``progress``: a line an epoch on a
     terminal's stderr, or a callable(epoch, metrics). Without any pairs nothing is trained, and the version says so.
 
@@ -181,7 +183,7 @@ class _Training:
 
 
 def stage_pairs(work: Checkout, trainer: Trainer, pairs: Interactions, *, slots: str = "keep", consumed: str = "merge") -> Batch:
-    """Stage what a trainer needs before its first epoch, and return the pairs in rows: tables, ids and the consumed record."""
+    """Stage what a trainer needs before its first epoch, and return the pairs in rows: tables, ids, features, consumed."""
     schema = trainer.schema()
     for entity, id_type in {USER: None, ITEM: None, **(schema.entities or {})}.items():
         work.add_entity(entity, id_type)
@@ -189,12 +191,21 @@ def stage_pairs(work: Checkout, trainer: Trainer, pairs: Interactions, *, slots:
         work.add_table(table)
     work.append(USER, sorted_ids(pairs.user_ids))
     work.append(ITEM, sorted_ids(pairs.item_ids))
+    stage_features(work, pairs, required=schema.tables)
     batch = pairs.to_batch(work)
     if len(batch):
         work.consumed.append(batch.users, batch.items, times=batch.times, replace=consumed == "replace")
-        for table in schema.tables if slots == "reset" else ():
-            _reset_slots(work, table.name)
+        if slots == "reset":
+            _reset_optimizer(work, trainer)
     return batch
+
+
+def _reset_optimizer(work: Checkout, trainer: Trainer) -> None:
+    """Stage what the trainer's optimizer state is before any step: slots at their fill, no arrays of its parameters."""
+    for table in trainer.schema().tables:
+        _reset_slots(work, table.name)
+    for name in [name for name in work.dense if name.startswith("optim.") and f".{trainer.name}." in name]:
+        del work.dense[name]
 
 
 def _reset_slots(work: Checkout, name: str) -> None:

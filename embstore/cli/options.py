@@ -82,3 +82,10 @@ def parse_pairs(given: list[str], option: str) -> dict[str, str]:
             raise InvalidInputError(msg)
         pairs[name] = value
     return pairs
+
+
+def features(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--user-features`` and ``--item-features``."""
+    for entity in ("item", "user"):
+        verb = click.option(f"--{entity}-features", metavar="FILE", help=f"What is known of each {entity}, one line each.")(verb)
+    return verb

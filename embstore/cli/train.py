@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from embstore.cli import options
 
 if TYPE_CHECKING:
     from embstore.interactions import Interactions
+    from embstore.trainer import Trainer
     from embstore.version import Version
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @options.settings
 @options.branch
 @options.columns
+@options.features
 @click.option("--validation", metavar="FILE", help="Held-out pairs: the epoch that ranks them best is committed.")
 @click.option("--patience", type=click.IntRange(min=1), metavar="N", help="Stop after N epochs that rank these no better.")
 @click.option("--slots", type=click.Choice(["keep", "reset"]), default="keep", show_default=True, help="Optimizer state.")
@@ -46,6 +48,8 @@ def train(
     settings: tuple[str, ...],
     branch: str,
     columns: tuple[str, ...],
+    user_features: str | None,
+    item_features: str | None,
     validation: str | None,
     patience: int | None,
     slots: str,
@@ -58,7 +62,8 @@ def train(
     """Train on a file of pairs and commit what came of it.
 
     FILE is .csv, .tsv, .parquet or .inter, with columns user and item, and rating and time if there are any. Trainer and settings
-    are those of the newest version that has some, but for what --trainer and --set say.
+    are those of the newest version that has some, but for what --trainer and --set say. Files of features are .csv, .tsv or
+    .parquet with a column user (item), or RecBole's .user and .item; the trainer's settings name the columns that count.
     """
     from embstore.cli.settings import choose_trainer
     from embstore.cli.versions import report_made
@@ -68,7 +73,7 @@ def train(
     opened = options.open_store(store)
     version = opened.at(branch)
     learner = choose_trainer(version, trainer, settings)
-    pairs = read_pairs(file, version, columns)
+    pairs = with_features(read_pairs(file, version, columns), version, learner, user=user_features, item=item_features)
     held_out = read_pairs(validation, version, columns) if validation else None
     with progress(f"training {learner.name}", total=getattr(learner, "epochs", None), shown=not options.is_quiet()) as step:
         made = fit(
@@ -97,6 +102,7 @@ def train(
 @options.settings
 @options.branch
 @options.columns
+@options.features
 @click.option("--entity", type=click.Choice(["user", "item"]), default="user", show_default=True, help="Whose ids are new.")
 @options.as_json
 @options.quiet
@@ -109,6 +115,8 @@ def fold_in(
     settings: tuple[str, ...],
     branch: str,
     columns: tuple[str, ...],
+    user_features: str | None,
+    item_features: str | None,
     entity: str,
     as_json: bool,
 ) -> None:
@@ -124,7 +132,7 @@ def fold_in(
     opened = options.open_store(store)
     version = opened.at(branch)
     learner = choose_trainer(version, trainer, settings)
-    pairs = read_pairs(file, version, columns)
+    pairs = with_features(read_pairs(file, version, columns), version, learner, user=user_features, item=item_features)
     with progress(f"folding in with {learner.name}", shown=not options.is_quiet()):
         made = embstore.fold_in(opened, learner, pairs, message=message, entity=entity, branch=branch)  # type: ignore[arg-type]
     report_made(made, opened, branch=branch, as_json=as_json)
@@ -136,6 +144,30 @@ def read_pairs(path: str, version: Version, columns: tuple[str, ...]) -> Interac
     from embstore.interactions import Interactions
 
     return Interactions.from_file(path, columns=options.parse_columns(columns), id_type=id_types(version))
+
+
+def with_features(pairs: Interactions, version: Version, trainer: Trainer, *, user: str | None, item: str | None) -> Interactions:
+    """Return ``pairs`` with the features in these files."""
+    from dataclasses import replace
+
+    users, items = _features(user, "user", version, trainer), _features(item, "item", version, trainer)
+    return replace(pairs, user_features=users, item_features=items)
+
+
+def _features(path: str | None, entity: str, version: Version, trainer: Trainer) -> Any:
+    """Return a frame of features, of the types that they have in the store and in the trainer's tables; None without a file."""
+    if path is None:
+        return None
+    from embstore.feature_files import read_features
+    from embstore.features import feature_column
+
+    there = version.schema.entities or {}
+    tables = {column: spec for spec in trainer.schema().tables if spec.entity == entity and (column := feature_column(spec))}
+    categories = {column: spec.rows_of for column, spec in tables.items() if spec.rows_of in there}
+    types = {column: version.ids(of).id_type or "str" for column, of in categories.items() if of}
+    own = {entity: version.ids(entity).id_type} if entity in there else {}
+    numbers = [column for column, spec in tables.items() if not spec.rows_of]
+    return read_features(path, entity, numbers=numbers, id_types=own | types)
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
