@@ -43,6 +43,12 @@ if TYPE_CHECKING:
         UnknownRefError as UnknownRefError,
         UnknownTrainerError as UnknownTrainerError,
     )
+    from embstore.feature_files import read_features as read_features
+    from embstore.features import (
+        dense_feature as dense_feature,
+        sparse_feature as sparse_feature,
+        stage_features as stage_features,
+    )
     from embstore.foldin import fold_in as fold_in
     from embstore.ids import IdMap as IdMap
     from embstore.initializers import (
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
         SlotSpec as SlotSpec,
         TableSpec as TableSpec,
     )
+    from embstore.skewing import Skew as Skew, skew as skew
     from embstore.store import (
         Store as Store,
         create as create,
@@ -115,9 +122,12 @@ _HOMES = {
     "embstore.binding": ("Binding", "Rows", "bind"),
     "embstore.trainer": ("FoldsIn", "Recommends", "Trainer"),
     "embstore.training": ("fit",),
+    "embstore.feature_files": ("read_features",),
+    "embstore.features": ("dense_feature", "sparse_feature", "stage_features"),
     "embstore.foldin": ("fold_in",),
     "embstore.recommending": ("evaluate", "recommend"),
     "embstore.registry": ("find_trainer",),
+    "embstore.skewing": ("Skew", "skew"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 # Star imports work without torch.

@@ -182,6 +182,10 @@ def test_export(path: Path, tmp_path: Path) -> None:
         json_of("export", path, tmp_path / "whole", "--format", "store")["lineage"]["exported_from"]
         == embstore.open(path).at().id
     )
+    file = pairs_file(tmp_path, "user,item\n2,a\n")
+    made = json_of("train", tmp_path / "whole", file, "-m", "goes on")
+    assert (made["lineage"]["trainer"], made["lineage"]["settings"]) == ("popularity", {"decay": 0.5})
+    assert json_of("recommend", tmp_path / "copy", 1, "-k", 1) == json_of("recommend", path, 1, "-k", 1, "--ref", "v1")
 
 
 def test_train_is_fit(template: Path, path: Path, tmp_path: Path) -> None:

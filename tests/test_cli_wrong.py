@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,14 @@ WRONG: list[tuple[str, int, str]] = [
     ("diff {store} nope", 3, "ref 'nope'"),
     ("diff {store} main nope", 3, "ref 'nope'"),
     ("revert {store} nope", 3, "ref 'nope'"),
-    ("revert {store} main~1 --branch nope", 3, "branch 'nope': there are exp, main"),
+    ("revert {store} main~1 --branch nope", 3, "branch 'nope': there are exp, main; the verb branch makes one"),
     ("compact {store} --branch v1", 3, "branch 'v1': there are exp, main"),
     ("train {store} {pairs} -m x --branch nope", 3, "ref 'nope'"),
     ("train {store} {pairs} -m x --branch v1", 3, "branch 'v1'"),
     ("export {store} {new} --ref nope", 3, "ref 'nope'"),
     ("verify {store} nope", 3, "ref 'nope'"),
     # ids and what has them
-    ("get {store} user 99", 3, "user id 99: 1 unknown"),
+    ("get {store} user 99", 3, "user id 99: 1 unknown (never appended, or removed); the verb ids lists what is there"),
     ("get {store} user 3", 3, "user id 3: 1 unknown"),
     ("get {store} user x", 2, "user id 'x': ids of 'user' are int64; give a plain whole number"),
     ("get {store} user 07", 2, "user id '07'"),
@@ -39,7 +40,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("ids {store} shop", 3, "entity 'shop'"),
     ("blame {store} user 99", 3, "user id 99"),
     ("blame {store} user x", 2, "user id 'x'"),
-    ("recommend {store} 1 99", 3, "user id 99"),
+    ("recommend {store} 1 99", 3, "the verb ids lists what is there, and --unknown popular or mean ranks for others too"),
     ("remove {store} user 1 99 -m x", 3, "user id 99"),
     ("remove {store} user 1 x -m x", 2, "user id 'x'"),
     # stores
@@ -60,7 +61,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("branch {store} v1", 5, "tag 'v1': exists"),
     ("branch {store} .x", 2, "branch name '.x'"),
     ("branch {store} b --at nope", 3, "ref 'nope'"),
-    ("branch {store} main --delete", 5, "branch 'main': it stays"),
+    ("branch {store} main --delete", 5, "branch 'main': it stays; move it with --at REF --move"),
     ("branch {store} nope --delete", 3, "branch 'nope': there is exp, main"),
     # files
     ("train {store} {new} -m x", 2, "new: the ending tells the format"),
@@ -71,11 +72,16 @@ WRONG: list[tuple[str, int, str]] = [
     ("train {store} {pairs} -m x --columns shop=user", 2, "columns 'shop'='user': the left side is one of user, item"),
     ("train {store} {pairs} -m x --columns user", 2, "--columns 'user': give name=value"),
     ("train {store} {pairs} -m x --columns user=user,user=item", 2, "user is there twice"),
-    ("train {store} {texts} -m x", 2, "user id 'ann' at position 0"),
+    (
+        "train {store} {texts} -m x",
+        2,
+        "user id 'ann' at position 0: no plain whole number within int64 (7, not 07), as the store's",
+    ),
     ("fold-in {store} {new}.csv -m x", 2, "new.csv: no such file"),
     ("evaluate {store} {new}.csv", 2, "new.csv: no such file"),
     ("evaluate {store} {pairs} --given {new}.csv", 2, "new.csv: no such file"),
     ("evaluate {store} {pairs} --metrics best", 2, "metric 'best'"),
+    ("evaluate {store} {pairs} --metrics recall@5,recall@5", 2, "the name is there twice; name it once"),
     ("append {store} user {new} -m x", 2, "new: no such file"),
     ("append {store} user {new}.csv -m x", 2, "new.csv: no such file"),
     ("append {store} user {empty} -m x", 2, "empty: no ids"),
@@ -93,12 +99,15 @@ WRONG: list[tuple[str, int, str]] = [
     ("train {store} {pairs} -m x --set decay=nan", 2, "setting decay='nan'"),
     ("train {store} {pairs} -m x --set decay", 2, "--set 'decay': give name=value"),
     ("train {store} {pairs} -m x --set decay=1 --set decay=2", 2, "decay is there twice"),
-    ("train {store} {pairs} -m x --on-conflict nope", 2, "on_conflict='nope'"),
-    ("train {store} {pairs} -m x --patience 2", 2, "patience=2 without validation"),
+    ("train {store} {pairs} -m x --on-conflict nope", 2, "--on-conflict 'nope': give 'fail'"),
+    ("train {store} {pairs} -m x --patience 2", 2, "--patience 2 without --validation: give held-out pairs"),
     ("train {store} {pairs} -m x --run a/b", 2, "run name 'a/b'"),
     ("train {bare} {pairs} -m x", 2, "no version up to here records a trainer; name one with --trainer"),
-    ("train {bare} {pairs} -m x --trainer popularity", 2, "table 'popularity': dim is 3 in the store, None was asked for"),
+    ("train {bare} {pairs} -m x --trainer popularity", 2, "None was asked for; take another trainer or other settings"),
+    ("recommend {untrained} 1", 2, "no version up to here was trained; use the verb train first"),
+    ("evaluate {bare} {pairs}", 2, "no version up to here was trained; use the verb train first"),
     ("fold-in {bare} {pairs} -m x", 2, "no version up to here records a trainer"),
+    ("fold-in {new_one} {pairs} -m x --trainer popularity", 2, "to fold into; use the verb train first"),
     ("fold-in {bare} {pairs} -m x --trainer nope", 2, "trainer 'nope'"),
     ("init {new} --trainer nope", 2, "trainer 'nope'"),
     ("init {new} --set decay=1", 2, "--set decay=1: settings of which trainer?"),
@@ -116,6 +125,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     store.tag("spent")
     store.delete_tag("spent")
     embstore.create(folder / "bare", schema=Schema((TableSpec("popularity", "item", 3),)), durability="none")
+    embstore.create(folder / "new_one", durability="none")
+    with embstore.create(folder / "untrained", durability="none").checkout() as work:
+        work.add_entity("user")
+        work.append("user", [1])
+        work.commit("one user")
     (folder / "folder").mkdir()
     (folder / "folder" / "notes").write_text("mine\n")
     (folder / "pairs.csv").write_text("user,item\n1,a\n2,b\n")
@@ -124,7 +138,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in ("empty", "empty.csv"):
         (folder / name).touch()
     (folder / "latin").write_bytes(b"caf\xe9\n")
-    names = ("store", "bare", "new", "folder", "empty", "latin")
+    names = ("store", "bare", "new_one", "untrained", "new", "folder", "empty", "latin")
     files = {name: f"{folder / name}.csv" for name in ("pairs", "texts", "users")}
     return {name: str(folder / name) for name in names} | files
 
@@ -179,7 +193,8 @@ def test_conflict(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
     code, message = error_of("append", store.url, "user", "-", "-m", "ours", input=io.BufferedReader(_CommitsWhenRead(store.url)))
     assert code == 4
-    assert "branch 'main'" in message
+    assert message.startswith("branch 'main' has moved")
+    assert message.endswith("; nothing is committed; run it again")
     assert [version.message for version in store.log()][:2] == ["theirs", "forget 3"]
 
 
@@ -208,3 +223,65 @@ def test_damage(tmp_path: Path) -> None:
 def test_message_with_control_characters_stays_one_line(places: dict[str, str]) -> None:
     """What a caller gave cannot move the cursor or break the line of an error."""
     assert "\\x1b[2J" in error_of("show", places["store"], "a\x1b[2J\nb")[1]
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+import embstore
+
+@dataclass(frozen=True)
+class Trains:
+    name: ClassVar[str] = "trains"
+    def schema(self):
+        return embstore.Schema((embstore.TableSpec("taste", "user", 7),))
+    def train(self, work, batch):
+        yield {}
+
+@dataclass(frozen=True)
+class Folds(Trains):
+    name: ClassVar[str] = "folds"
+    def fold_in(self, work, rows, batch):
+        work.table("taste").scatter(rows, np.full((len(rows), 7), np.inf))
+        return {}
+
+@dataclass(frozen=True)
+class Slow(Trains):
+    name: ClassVar[str] = "slow"
+    def train(self, work, batch):
+        with embstore.open(work.repo.url).checkout() as other:
+            other.append("user", [77])
+            other.commit("theirs")
+        yield {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "ending"),
+    [
+        ("fold-in {store} {pairs} -m x --trainer trains", 2, "cannot fold in; use the verb train, or another trainer"),
+        ("fold-in {store} {pairs} -m x --trainer folds --entity item", 2, "users only; use the verb train for new items"),
+        ("fold-in {store} {pairs} -m x --trainer folds", 5, "nothing is committed; mend the data, or take other settings"),
+        ("train {store} {pairs} -m x --trainer slow", 4, "take it with the verb branch (--at and --move), or train again"),
+        ("recommend {trained} 9", 2, "trainer 'trains' cannot rank items; train with another one"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_trainers_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, ending: str) -> None:
+    """What a trainer cannot do is told with the verb that helps, not with a method."""
+    info = tmp_path / "awkward-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: awkward\nVersion: 1.0\n", encoding="utf-8")
+    names = "".join(f"{name.lower()} = awkward_plugin:{name}\n" for name in ("Trains", "Folds", "Slow"))
+    (info / "entry_points.txt").write_text(f"[embstore.trainers]\n{names}", encoding="utf-8")
+    (tmp_path / "awkward_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    (tmp_path / "pairs.csv").write_text("user,item\n9,a\n1,new\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "awkward_plugin", raising=False)
+    places = {"store": str(tmp_path / "store"), "pairs": str(tmp_path / "pairs.csv"), "trained": str(tmp_path / "trained")}
+    make_store(Path(places["store"]))
+    run("init", places["trained"], "--entity", "user=int64", "-q")
+    run("train", places["trained"], places["pairs"], "-m", "x", "--trainer", "trains", "-q")
+    found_code, message = error_of(*(word.format(**places) for word in call.split()))
+    assert (found_code, message[-len(ending) :]) == (code, ending)

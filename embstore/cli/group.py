@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+from keyword import iskeyword
 from typing import Any
 
 import click
 
+from embstore.cli.wording import told
 from embstore.errors import EmbstoreError
 
 # Section -> verb -> what it does. A verb is the function of its name in the module of its name, or in the one of MODULES.
@@ -17,6 +19,7 @@ SECTIONS = {
         "verify": "Check that a version is whole.",
         "compact": "Fold what commits have added into one piece.",
         "export": "Write one version, without its log, to a new store.",
+        "import": "Make a version of a model that another system has saved.",
     },
     "Versions": {
         "log": "List versions, newest first.",
@@ -38,11 +41,12 @@ SECTIONS = {
         "fold-in": "Give new ids vectors and leave all others as they are.",
         "recommend": "Show the best items for users.",
         "evaluate": "Measure how well held-out pairs are ranked.",
+        "skew": "Compare vectors as served with vectors as trained.",
         "trainers": "List the installed trainers and their settings.",
         "demo": "Retrain a recommender month after month on a file.",
     },
 }
-MODULES = {"tag": "branch", "fold-in": "train", "remove": "append"}
+MODULES = {"tag": "branch", "fold-in": "train", "remove": "append", "import": "import_"}
 VERBS = {verb: text for verbs in SECTIONS.values() for verb, text in verbs.items()}
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -60,7 +64,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"embstore.cli.{MODULES.get(cmd_name, cmd_name)}")
-        verb: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        verb: click.Command = getattr(module, cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name))
         return verb
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -84,7 +88,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except EmbstoreError as error:
-            _say(f"error: {' '.join(str(error).splitlines())}")
+            _say(f"error: {told(' '.join(str(error).splitlines()), ctx.invoked_subcommand)}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             _say("")

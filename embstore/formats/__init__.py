@@ -1,0 +1,1 @@
+"""Models that other systems have saved, as versions of a store."""

@@ -1,0 +1,1 @@
+"""LibRecommender beside embstore, with the real library in an environment of its own; see README.md."""
