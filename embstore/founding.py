@@ -20,8 +20,8 @@ from embstore.storage.writer import Writer
 FORMAT = 1
 
 
-def found(location: Location, schema: Schema, durability: str) -> Repo:
-    """Make a store with a first version that has ``schema`` and nothing else.
+def found(location: Location, schema: Schema, durability: str, *, lineage: Mapping[str, Any] | None = None) -> Repo:
+    """Make a store with a first version that has ``schema``, perhaps a lineage, and nothing else.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def found(location: Location, schema: Schema, durability: str) -> Repo:
         for spec in schema.tables:
             made = TableState(made={column.name: writer.token for column in data_columns(spec)})
             writer.set_group(f"tables/{spec.name}", {"table": spec.name, "columns": made.to_json()})
-        return version_record("create the store", [], {}, {"counts": {}, "bytes": 0})
+        return version_record("create the store", [], {}, {**(lineage or {}), "counts": {}, "bytes": 0})
 
     repo = repos.create(location)
     repo.durable = durability == "full" and not location.in_memory

@@ -116,7 +116,13 @@ def _export_state(version: Version, writer: Writer, root: Mapping[str, Any], *, 
     for spec in schema.tables:
         _export_table(reader, writer, spec, len(version.ids(spec.entity)))
     add_part(writer, Part(read_records(reader)))
-    write_dense(writer, {name: reader.read([array_path(name)])[0] for name in stored_names(reader)})
+    names = [name for name in stored_names(reader) if slots or not _is_optimizer_state(name)]
+    write_dense(writer, {name: reader.read([array_path(name)])[0] for name in names})
+
+
+def _is_optimizer_state(name: str) -> bool:
+    """Return whether a dense array is what `embstore.bind` keeps of an optimizer besides slots."""
+    return name == "optim" or name.startswith(("optim.", "rows.optim."))
 
 
 def _export_table(reader: Reader, writer: Writer, spec: TableSpec, n_rows: int) -> None:

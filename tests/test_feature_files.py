@@ -87,12 +87,12 @@ def test_training_with_features_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "films.item").write_text(ATOMIC)
     (tmp_path / "people.csv").write_text("user,age,tag\n0,24,x\n1,31,y\n")
     store = tmp_path / "store"
-    settings = ("user_sparse=tag", "user_dense=age", "item_dense=year", "epochs=1", "dim=4")
-    text_of("init", store)
-    trainer = ("--trainer", "deepfm", *(word for setting in settings for word in ("--set", setting)))
+    settings = ("user_sparse=tag", "user_dense=age", "item_dense=year", "item_multi=genres:3", "epochs=1", "dim=4")
+    text_of("init", store, "--trainer", "deepfm", *(word for setting in settings for word in ("--set", setting)))
     files = ("--user-features", tmp_path / "people.csv", "--item-features", tmp_path / "films.item")
-    text_of("train", store, tmp_path / "pairs.csv", "-m", "first", *trainer, *files)
+    text_of("train", store, tmp_path / "pairs.csv", "-m", "first", *files)
     version = embstore.open(store).at()
     assert version.ids("tag").ids().tolist() == ["x", "y"]
     assert version.table("user.age").get([0, 1, 2]).tolist() == [24, 31, 0]
     assert version.table("item.year").get([50, 181]).tolist() == [1977, 0]
+    assert version.table("item.genres").get([50, 181]).tolist() == [[0, 1, -1], [-1, -1, -1]]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from embstore.cli import options
 from embstore.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from embstore.schema import Schema
 
 
 @click.command()
@@ -29,27 +26,30 @@ if TYPE_CHECKING:
 def init(store: str, trainer: str | None, *, settings: tuple[str, ...], entities: tuple[str, ...], as_json: bool) -> None:
     """Make a store.
 
-    With a trainer it begins with the tables that this trainer needs; without one it is empty.
+    With a trainer it begins with the tables that this trainer needs, and remembers it for the first train; without one it is
+    empty.
     """
     from embstore.cli.output import note, pairs, write_json
+    from embstore.cli.settings import make_trainer
     from embstore.cli.versions import Refs, document, short_id
-    from embstore.store import create
+    from embstore.founding import found
+    from embstore.schema import Schema
+    from embstore.storage.location import Location
+    from embstore.store import Store
+    from embstore.trainer import settings_of
 
-    made = create(store, schema=_schema(trainer, settings, options.parse_pairs(list(entities), "--entity")))
+    if trainer is None and settings:
+        msg = f"--set {settings[0]}: settings of which trainer? Name it with --trainer"
+        raise InvalidInputError(msg)
+    typed: Any = options.parse_pairs(list(entities), "--entity")
+    learner = make_trainer(trainer, settings) if trainer else None
+    needed = learner.schema() if learner else Schema()
+    lineage = {"trainer": learner.name, "settings": settings_of(learner)} if learner else None
+    schema = Schema(needed.tables, {**(needed.entities or {}), **typed})
+    made = Store(found(Location(store), schema, "full", lineage=lineage))
     version = made.at()
     if as_json:
         write_json(document(version, Refs.of(made)))
         return
     tables = ", ".join(f"{name} of {spec.entity}" for name, spec in version.tables.items())
     note(pairs([("store", made.url), ("version", short_id(version.id)), *([("tables", tables)] if tables else [])]))
-
-
-def _schema(trainer: str | None, settings: tuple[str, ...], entities: Any) -> Schema:
-    from embstore.cli.settings import make_trainer
-    from embstore.schema import Schema
-
-    if trainer is None and settings:
-        msg = f"--set {settings[0]}: settings of which trainer? Name it with --trainer"
-        raise InvalidInputError(msg)
-    needed = make_trainer(trainer, settings).schema() if trainer else Schema()
-    return Schema(needed.tables, {**(needed.entities or {}), **entities})

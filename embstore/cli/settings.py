@@ -151,16 +151,21 @@ def _first_that_fits(text: str, parts: Sequence[Any]) -> Any:
     return _refuse(text)
 
 
-def _parse_tuple(text: str, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    inner = text.strip().removeprefix("(").removesuffix(")").rstrip(",")
-    texts = [part.strip() for part in inner.split(",")] if inner.strip() else []
+def _parse_tuple(text: str, kinds: tuple[Any, ...], *, separator: str = ",") -> tuple[Any, ...]:
+    inner = text.strip().removeprefix("(").removesuffix(")").rstrip(separator)
+    texts = [part.strip() for part in inner.split(separator)] if inner.strip() else []
     if not kinds:
         kinds = (bool | int | float | str, ...)
     if kinds[1:] == (...,):
         kinds = (kinds[0],) * len(texts)
     if len(kinds) != len(texts):
         _refuse(text)
-    return tuple(parse_value(part, kind) for part, kind in zip(texts, kinds, strict=True))
+    return tuple(_parse_part(part, kind) for part, kind in zip(texts, kinds, strict=True))
+
+
+def _parse_part(text: str, hint: Any) -> Any:
+    """Return a part of a tuple; one that is a tuple itself has colons for commas."""
+    return _parse_tuple(text, get_args(hint), separator=":") if get_origin(hint) is tuple else parse_value(text, hint)
 
 
 def describe(hint: Any) -> str:
@@ -172,5 +177,7 @@ def describe(hint: Any) -> str:
         return " or ".join(map(str, get_args(hint)))
     if (get_origin(hint) or hint) is tuple:
         kinds = [kind for kind in get_args(hint) if kind is not ...]
+        if kinds and get_origin(kinds[0]) is tuple:
+            return "groups with commas between, the parts of each with colons, such as tags:4,genres:6"
         return "values with commas between" + (f", each {describe(kinds[0])}" if len(set(kinds)) == 1 else "")
     return _NAMES.get(hint, "nothing here: it can only be set in Python")

@@ -98,3 +98,14 @@ def test_an_export_of_what_nobody_trained(filled: Store, tmp_path: Path) -> None
     filled.revert("main~1")
     with pytest.raises(InvalidInputError, match="no version up to here records a trainer"):
         embstore.recommend(filled.export(tmp_path / "e").at(), [], k=1)
+
+
+def test_an_export_for_serving_has_no_optimizer_state(url: str, tmp_path: Path) -> None:
+    """Neither in slots nor in the arrays that bind keeps of parameters without rows."""
+    store = embstore.create(url)
+    with store.checkout() as work:
+        for name in ("optim", "optim.net.weight.exp_avg", "rows.optim.emb.weight.step", "model.net.weight", "optimum"):
+            work.dense[name] = [1.0]
+        work.commit("trained")
+    assert sorted(store.export(tmp_path / "serving", slots=False).at().dense) == ["model.net.weight", "optimum"]
+    assert sorted(store.export(tmp_path / "whole").at().dense) == sorted(store.at().dense)
