@@ -18,7 +18,7 @@ from embstore.storage.writer import Writer
 
 Ids = NDArray[Any]
 LIVE, REMOVED = 0, 1
-_ID_HEIGHT = 65_536
+_ID_HEIGHT = 32_768  # a commit writes the last chunk anew, and two where it crosses into the next
 _BYTE_HEIGHT = 262_144
 _STATE_HEIGHT = 1_048_576
 _MOST_SMALL_CHUNKS = 16
