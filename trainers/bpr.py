@@ -14,6 +14,7 @@ from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, SlotSpe
 from trainers.losses import bpr_gradients, softmax_loss
 from trainers.row_adam import check_correction, row_adam_
 from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
+from trainers.settings import check_count, check_not_negative
 
 Rows = NDArray[np.int64]
 _EPOCH = "bpr.epoch"
@@ -74,9 +75,9 @@ class BPR:
     def __post_init__(self) -> None:
         check_correction(self.correction)
         for what in ("dim", "epochs", "negatives", "batch_size", "fold_steps"):
-            _check_count(getattr(self, what), what)
+            check_count(getattr(self, what), what)
         for what in ("lr", "l2", "init_std", "fold_lr", "fold_l2"):
-            _check_not_negative(getattr(self, what), what)
+            check_not_negative(getattr(self, what), what)
         if not isinstance(self.lazy, bool):
             msg = f"lazy {self.lazy!r}: give True or False"
             raise InvalidInputError(msg)
@@ -172,18 +173,6 @@ def _live_items(work: Checkout) -> tuple[Rows, PairSet]:
     live = work.ids("item").live_rows()
     had = work.consumed.to_csr()
     return live, PairSet(had.indptr, np.searchsorted(live, had.indices), n_items=len(live))
-
-
-def _check_count(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{what} {value!r}: give a whole number from 1"
-        raise InvalidInputError(msg)
-
-
-def _check_not_negative(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
-        msg = f"{what} {value!r}: give a number that is not negative"
-        raise InvalidInputError(msg)
 
 
 class _Learned:

@@ -16,6 +16,7 @@ from trainers.factor_tables import LearnedSide, Side
 from trainers.folding import Folding
 from trainers.pairs import Pairs
 from trainers.sampling import shuffled_batches
+from trainers.settings import check_count
 
 I64 = NDArray[np.int64]
 Floats = NDArray[Any]
@@ -183,13 +184,6 @@ class FactorModel:
 
     def _mean(self, view: View) -> float:
         return float(view.dense[_MEAN]) if self._loss.rated and _MEAN in view.dense else 0.0
-
-
-def check_count(value: object, what: str) -> None:
-    """Raise InvalidInputError for what is no whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{what} {value!r}: give a whole number from 1"
-        raise InvalidInputError(msg)
 
 
 def check_number(value: object, what: str, *, low: float = 0.0) -> None:

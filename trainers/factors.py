@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainers.factor_model import FactorModel, check_count, check_number
+from trainers.factor_model import FactorModel, check_number
+from trainers.settings import check_count
 
 
 @dataclass(frozen=True)

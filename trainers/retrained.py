@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore import Batch, Checkout, InvalidInputError, NonFiniteError, Schema, View, find_trainer
-from trainers.factor_model import check_count, check_number
+from trainers.factor_model import check_number
 from trainers.held_out import held_out_loss, hold_out, take, whole_record, without_repeats
 from trainers.sampling import shuffled
+from trainers.settings import check_count
 from trainers.tuning import Probe, Search, check_method
 
 I64 = NDArray[np.int64]

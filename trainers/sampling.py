@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore import InvalidInputError
+from trainers.settings import check_count
 
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -126,7 +127,7 @@ def shuffled_batches(n: int, *, batch_size: int, seed: int, epoch: int) -> Itera
     InvalidInputError
         For a batch size below 1.
     """
-    _check_count(batch_size, "batch_size")
+    check_count(batch_size, "batch_size")
     order = shuffled(n, seed=seed, epoch=epoch)
     for start in range(0, n, batch_size):
         yield order[start : start + batch_size]
@@ -160,7 +161,7 @@ def uniform_negatives(consumed: PairSet, users: I64, *, n_negatives: int, seed: 
     InvalidInputError
         For counts below 1, or no items.
     """
-    _check_count(n_negatives, "n_negatives")
+    check_count(n_negatives, "n_negatives")
     states = _mix(_counters(len(users) * n_negatives) + _stream(_UNIFORM, seed, epoch))
     items = _draw(consumed, np.repeat(users, n_negatives), states=states, tries=tries)
     return items.reshape(-1, n_negatives)
@@ -202,8 +203,8 @@ def hashed_negatives(
 
 def _draw(consumed: PairSet, users: I64, *, states: U64, tries: int) -> I64:
     """Return one item for each state, redrawing the consumed ones; try ``t`` is a hash of the state and ``t``."""
-    _check_count(tries, "tries")
-    _check_count(consumed.n_items, "number of items")
+    check_count(tries, "tries")
+    check_count(consumed.n_items, "number of items")
     items = np.empty(len(states), np.int64)
     again = np.arange(len(states))
     for attempt in range(1, tries + 1):
@@ -234,9 +235,3 @@ def _mix(x: U64) -> U64:
     x *= np.uint64(0x94D049BB133111EB)
     x ^= x >> np.uint64(31)
     return x
-
-
-def _check_count(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{what} {value!r}: give a whole number from 1"
-        raise InvalidInputError(msg)
