@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from embstore import maintenance
+from embstore.branching import Branching
 from embstore.checkout import Checkout
 from embstore.diff import Diff
-from embstore.errors import RefusedError, UnknownRefError
+from embstore.errors import UnknownRefError
 from embstore.founding import found, open_repo
 from embstore.history import ancestors, blame, compare
-from embstore.names import check_name
-from embstore.refs import check_free, check_known, make_tag, resolve
+from embstore.refs import resolve
 from embstore.replay import replay
 from embstore.schema import Schema
 from embstore.storage.location import Location
 from embstore.storage.records import RecordState
-from embstore.storage.repo import TRUNK, Repo
+from embstore.storage.repo import TRUNK
 from embstore.verify import Report, verify
 from embstore.version import Version
 
@@ -75,11 +75,8 @@ def open_version(url: str, version_id: str) -> Version:
     return open(url).at(version_id)
 
 
-class Store:
+class Store(Branching):
     """A handle of one store; use it in the process that opened it."""
-
-    def __init__(self, repo: Repo) -> None:
-        self._repo = repo
 
     @property
     def url(self) -> str:
@@ -141,85 +138,6 @@ class Store:
         """
         before, after = self.at(base), self.at(target)
         return Diff(compare(before, after, self._version), before, after)
-
-    def branches(self) -> dict[str, str]:
-        """Return the branches and the ids of their tips."""
-        return self._repo.branches()
-
-    def tags(self) -> dict[str, str]:
-        """Return the tags and the ids of their versions."""
-        return self._repo.tags()
-
-    def branch(self, name: str, *, at: str = TRUNK, move: bool = False) -> None:
-        """Make a branch at a version, or with ``move`` point one that is there to it.
-
-        Raises
-        ------
-        NameExistsError
-            If a branch (unless ``move``) or a tag has that name.
-        UnknownRefError
-            If there is no version ``at``.
-        InvalidInputError
-            For a name that cannot be stored.
-        """
-        check_name(name, "branch")
-        version = self.at(at)
-        with self._repo.location.lock():
-            check_free(name, "tag", self.tags())
-            if not move:
-                check_free(name, "branch", self.branches())
-            if name in self.branches():
-                self._repo.move_branch(name, version.id)
-            else:
-                self._repo.create_branch(name, version.id)
-
-    def tag(self, name: str, *, at: str = TRUNK) -> None:
-        """Name a version for ever.
-
-        Raises
-        ------
-        NameExistsError
-            If a branch or tag has that name.
-        NameSpentError
-            If it belonged to a tag that was deleted.
-        UnknownRefError
-            If there is no version ``at``.
-        InvalidInputError
-            For a name that cannot be stored.
-        """
-        check_name(name, "tag")
-        version = self.at(at)
-        with self._repo.location.lock():
-            check_free(name, "branch", self.branches())
-            check_free(name, "tag", self.tags())
-            make_tag(self._repo, name, version.id)
-
-    def delete_branch(self, name: str) -> None:
-        """Delete a branch; its versions stay reachable by id until they are expired.
-
-        Raises
-        ------
-        UnknownRefError
-            If there is none.
-        RefusedError
-            For ``main``.
-        """
-        if name == TRUNK:
-            msg = f"branch {TRUNK!r}: it stays; move it with branch({TRUNK!r}, at=…, move=True)"
-            raise RefusedError(msg)
-        check_known(name, "branch", self.branches())
-        self._repo.delete_branch(name)
-
-    def delete_tag(self, name: str) -> None:
-        """Delete a tag; its name stays spent.
-
-        Raises
-        ------
-        UnknownRefError
-            If there is none.
-        """
-        check_known(name, "tag", self.tags())
-        self._repo.delete_tag(name)
 
     def revert(self, ref: str, *, branch: str = TRUNK, message: str | None = None) -> Version:
         """Commit to ``branch`` a version that is equal to ``ref`` by id; ids appended since become tombstones.

@@ -20,7 +20,7 @@ _ROOMS = {
     2: "columns consumed dense entity ids staging tables",
     3: "changes",
     4: "growth staged version",
-    5: "checkout compare diff founding history maintenance merge refs replay verify workspace",
+    5: "branching checkout compare diff founding history maintenance merge refs replay verify workspace",
     6: "store",
     7: "binding bound dcp distributed epochs extras features foldin formats optimizers owned recommending registry report "
     "serving skewing tensors trainer training",
@@ -38,6 +38,7 @@ NEIGHBOURS = (
     {"compare", "history", "diff", "merge"},
     {"workspace", "checkout", "replay"},
     {"founding", "maintenance"},
+    {"branching", "refs"},
     {"binding", "bound", "extras", "optimizers", "owned", "tensors"},
     {"epochs", "features", "formats"},
     {"trainer", "registry", "recommending", "features", "foldin", "epochs", "skewing", "training"},
