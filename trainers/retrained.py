@@ -73,7 +73,7 @@ class Retrained:
     base_settings: str = "{}"
     entity: str = "user"
     method: str = "nelder-mead"
-    evaluations: int = 25
+    evaluations: int = 40
     seconds: float = 3600.0
     share: float = 0.1
     patience: int | None = 5
