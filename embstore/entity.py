@@ -107,6 +107,8 @@ def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: Stage
         _blank(writer, path, state, old_gone)
         state.runs, state.next_run = drop_rows(writer, f"{path}/index", state.runs, old_gone, number=state.next_run)
     if len(gone):
+        if writer.meta(f"{path}/changed/rows") is not None:  # of an earlier commit, perhaps with these ids
+            writer.delete(f"{path}/changed")
         writer.scatter(f"{path}/state", gone, np.full(len(gone), REMOVED, np.uint8), sparse=True)
         state.n_removed += len(gone)
     writer.set_group(path, state.to_json())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 from zlib import crc32
 
-from embstore.errors import DamagedStoreError, InvalidInputError
+from embstore.errors import DamagedStoreError, InvalidInputError, UnknownRefError
 
 _LIBRARIES = ("embstore", "icechunk", "numpy", "zarr")
 _MOST_BYTES = 65_536
@@ -120,16 +121,20 @@ def parse_record(kept: Kept) -> dict[str, Any]:
 
 
 def lineages(start: str, ancestry: Callable[[str], Iterable[Kept]]) -> Iterator[dict[str, Any]]:
-    """Yield the lineages of a version and those before it, newest first; what comes before a revert is what it reverted to."""
+    """Yield the lineages of a version and those before it, newest first; what comes before a revert is what it reverted to.
+
+    They end where that is expired.
+    """
     following: str | None = start
     while following is not None:
         versions, following = ancestry(following), None
-        for kept in versions:
-            lineage: dict[str, Any] = parse_record(kept)["lineage"]
-            yield lineage
-            if "reverted_to" in lineage:
-                following = lineage["reverted_to"]
-                break
+        with suppress(UnknownRefError):
+            for kept in versions:
+                lineage: dict[str, Any] = parse_record(kept)["lineage"]
+                yield lineage
+                if "reverted_to" in lineage:
+                    following = lineage["reverted_to"]
+                    break
 
 
 def trained_by(start: str, ancestry: Callable[[str], Iterable[Kept]]) -> dict[str, Any]:

@@ -94,18 +94,44 @@ def _guarded(check: Callable[[], Iterator[str]], what: str) -> list[str]:
     return found
 
 
-def _check_chunks(reader: Reader, counts: dict[str, int]) -> Iterator[str]:
+def verify_metadata(version: Version) -> list[str]:
+    """Return what is wrong with what the engine says of a version; empty where all is well.
+
+    Its documents are those of the commit, and every chunk that they tell of has an object that is not empty. The engine takes
+    what it cannot follow for garbage, so this is looked at before anything is collected.
+    """
+    documents = _guarded(lambda: _check_documents(version), "documents")
+    return [*documents, *_guarded(lambda: _check_present(version.reader), "arrays")]
+
+
+def _check_present(reader: Reader) -> Iterator[str]:
+    _, wanted, missing = _chunks(reader)
+    yield from missing
+    yield from reader.without_object(list(wanted))
+
+
+def _chunks(reader: Reader) -> tuple[dict[str, ArrayMeta], dict[str, ArrayMeta], list[str]]:
+    """Return all arrays, the chunks that there must be, and what is missing of these."""
     keys = reader.keys()
     present = set(keys)
-    metas = {path: meta for key in keys if key.endswith("zarr.json") and (meta := reader.meta(path := key[: -len("/zarr.json")]))}
+    paths = [key[: -len("/zarr.json")] for key in keys if key.endswith("/zarr.json")]
+    reader.load_documents(paths)
+    metas = {path: meta for path in paths if (meta := reader.meta(path))}
     wanted: dict[str, ArrayMeta] = {}
+    missing = []
     for path, meta in metas.items():
         for index in range(meta.n_chunks):
             key = meta.chunk_key(path, index)
             if key in present:
                 wanted[key] = meta
             elif not path.endswith("/state"):  # live rows have no state stored
-                yield f"{key}: the chunk is missing"
+                missing.append(f"{key}: the chunk is missing")
+    return metas, wanted, missing
+
+
+def _check_chunks(reader: Reader, counts: dict[str, int]) -> Iterator[str]:
+    metas, wanted, missing = _chunks(reader)
+    yield from missing
     counts["arrays"], counts["chunks"], counts["bytes"] = len(metas), len(wanted), 0
     problems: list[str] = []
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from icechunk.store import IcechunkStore
 from numpy.typing import NDArray
+from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import BufferPrototype, cpu, default_buffer_prototype
 
-from embstore.errors import DamagedStoreError
+from embstore.errors import DamagedStoreError, EmbstoreError
 from embstore.storage.chunks import ArrayMeta, decode_chunk, parse_document
 from embstore.storage.faults import reading
 from embstore.storage.loop import each, run
@@ -109,6 +111,30 @@ class Reader:
 
         with reading():
             run(each(list(keys), get, in_flight=_READS_IN_FLIGHT))
+
+    def without_object(self, keys: Sequence[str]) -> list[str]:
+        """Return what is wrong, a line each, with those of ``keys`` for which no byte can be had."""
+        first_byte = RangeByteRequest(0, 1)
+
+        async def are_all_there() -> bool:
+            found = await self._store.get_partial_values(_PROTOTYPE, [(key, first_byte) for key in keys])
+            return all(found)
+
+        with suppress(Exception):
+            if run(are_all_there()):
+                return []
+        return [problem for key in keys if (problem := self._problem_with(key, first_byte))]  # one by one, to tell which
+
+    def _problem_with(self, key: str, wanted: RangeByteRequest) -> str | None:
+        async def get() -> None:
+            await self._store.get(key, _PROTOTYPE, wanted)
+
+        try:
+            with reading():
+                run(get())
+        except EmbstoreError as error:
+            return f"{key}: {error}"
+        return None
 
     def chunks(
         self, wanted: Sequence[tuple[str, ArrayMeta, int]], sink: Callable[[int, NDArray[Any]], None], *, sparse: bool = False
