@@ -40,7 +40,7 @@ class Branching:
             check_free(name, "tag", self.tags())
             if not move:
                 check_free(name, "branch", self.branches())
-            if name in self.branches():
+            if move and name in self.branches():
                 self._repo.move_branch(name, version.id)
             else:
                 self._repo.create_branch(name, version.id)

@@ -11,7 +11,7 @@ from embstore.entity import EntityState
 from embstore.errors import DamagedStoreError, InvalidInputError, NotAStoreError
 from embstore.lineage import is_ours, library_versions, version_record
 from embstore.schema import Schema
-from embstore.storage import repo as repos
+from embstore.storage import making
 from embstore.storage.location import Location
 from embstore.storage.repo import TRUNK, Described, Repo
 from embstore.storage.segments import TableState
@@ -41,9 +41,9 @@ def found(location: Location, schema: Schema, durability: str, *, lineage: Mappi
             writer.set_group(f"tables/{spec.name}", {"table": spec.name, "columns": made.to_json()})
         return version_record("create the store", [], {}, {**(lineage or {}), "counts": {}, "bytes": 0})
 
-    repo = repos.create(location)
+    repo = making.create(location)
     repo.durable = durability == "full" and not location.in_memory
-    repo.commit(TRUNK, repo.branches()[TRUNK], write)
+    making.commit_first(repo, write)
     return repo
 
 
@@ -72,9 +72,9 @@ def open_repo(location: Location) -> Repo:
     NotAStoreError
         If something else is there, or a store of a newer format.
     """
-    repo = repos.open_(location)
+    repo = making.open_(location)
     try:
-        root = _root(repo, repo.branches()[TRUNK])
+        root = _root(repo, repo.branch(TRUNK) or repo.branches()[TRUNK])
     except DamagedStoreError:  # told when that version is read; the store must open, or nobody could point the branch elsewhere
         return repo
     if root["format"] > FORMAT:

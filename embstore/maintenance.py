@@ -12,13 +12,13 @@ from embstore.entity import EntityState
 from embstore.founding import root_attributes
 from embstore.lineage import trained_by, version_record
 from embstore.schema import Schema, TableSpec
-from embstore.storage import repo as repos
+from embstore.storage import making
 from embstore.storage.arrays import Reader
 from embstore.storage.folding import TableWriter
 from embstore.storage.index import merge_runs
 from embstore.storage.location import Location
 from embstore.storage.records import PATH as CONSUMED_PATH, Part, RecordState, add_part, merge, read_records
-from embstore.storage.repo import TRUNK, Described, Repo
+from embstore.storage.repo import Described, Repo
 from embstore.storage.segments import StoredTable, TableState
 from embstore.storage.writer import Writer
 from embstore.version import Version
@@ -43,7 +43,8 @@ def compact(repo: Repo, branch: str, tip: Version) -> str:
 
     def write(writer: Writer) -> Described:
         _fold(tip, writer)
-        lineage = {"compacted": True, "counts": {}, "bytes": writer.written_bytes}
+        trainer = trained_by(tip.id, repo.ancestry)  # so that versions before this one can be expired
+        lineage = {**trainer, "compacted": True, "counts": {}, "bytes": writer.written_bytes}
         return version_record("compact", [tip.id], tip.metadata, lineage, documents=tip.documents)
 
     return repo.commit(branch, tip.id, write)
@@ -85,8 +86,8 @@ def export(version: Version, location: Location, *, slots: bool) -> Repo:
         lineage = {**_carried_over(version), "counts": _all_new(version), "bytes": writer.written_bytes}
         return version_record(version.message, [], version.metadata, lineage)
 
-    repo = repos.create(location)
-    repo.commit(TRUNK, repo.branches()[TRUNK], write)
+    repo = making.create(location)
+    making.commit_first(repo, write)
     return repo
 
 

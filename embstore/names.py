@@ -26,6 +26,11 @@ def check_name(name: object, what: str) -> str:
     raise InvalidInputError(msg)
 
 
+def is_name(name: str) -> bool:
+    """Return whether an entity, table, slot, branch or tag may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_id_type(id_type: object) -> IdType:
     """Return ``id_type`` if ids may be of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from embstore.errors import (
@@ -16,7 +17,8 @@ from embstore.errors import (
     UnknownRefError,
 )
 from embstore.lineage import parse_record, time_of
-from embstore.storage.repo import Repo, Snapshot
+from embstore.storage.repo import Repo
+from embstore.storage.walking import Snapshot
 
 _REF = re.compile(r"(?P<start>[^~@\s]+?)(?:~(?P<back>\d{0,9})|@(?P<date>.+))?")
 _WHOLE_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{20}")
@@ -57,9 +59,9 @@ def find(repo: Repo, name: str) -> str:
     AmbiguousRefError
         If several versions begin with that prefix.
     """
-    for refs in (repo.branches(), repo.tags()):
-        if name in refs:
-            return refs[name]
+    state = repo.branch(name) or repo.tags().get(name)
+    if state is not None:
+        return state
     if _WHOLE_ID.fullmatch(name):
         try:
             return repo.snapshot(name).id
@@ -77,16 +79,25 @@ def find(repo: Repo, name: str) -> str:
 
 
 def _by_prefix(repo: Repo, prefix: str) -> set[str]:
-    found: set[str] = set()
     seen: set[str] = set()
-    for tip in {*repo.branches().values(), *repo.tags().values()}:
-        for snapshot in repo.ancestry(tip):
-            if snapshot.id in seen:
-                break
-            seen.add(snapshot.id)
-            if snapshot.id.upper().startswith(prefix.upper()):
-                found.add(snapshot.id)
-    return found
+    tips = [*repo.branches().values(), *repo.tags().values()]
+    merged: list[str] = []
+    for tip in tips:
+        _see(repo, tip, seen, merged)
+    while merged:
+        with suppress(DamagedStoreError, UnknownRefError):  # it may be expired since
+            _see(repo, merged.pop(), seen, merged)
+    return {version_id for version_id in seen if version_id.upper().startswith(prefix.upper())}
+
+
+def _see(repo: Repo, tip: str, seen: set[str], merged: list[str]) -> None:
+    """Add the versions of a line of first parents to ``seen``, and what was merged into it to ``merged``."""
+    for snapshot in repo.ancestry(tip):
+        if snapshot.id in seen:
+            return
+        seen.add(snapshot.id)
+        with suppress(DamagedStoreError):  # who asks for that version is told
+            merged += parse_record(snapshot)["parents"][1:]
 
 
 def _back(repo: Repo, start: str, steps: int, ref: str) -> Snapshot:

@@ -46,7 +46,7 @@ def init(store: str, trainer: str | None, *, settings: tuple[str, ...], entities
     needed = learner.schema() if learner else Schema()
     lineage = {"trainer": learner.name, "settings": settings_of(learner)} if learner else None
     schema = Schema(needed.tables, {**(needed.entities or {}), **typed})
-    made = Store(found(Location(store), schema, "full", lineage=lineage))
+    made = Store(found(Location(store, options.storage_options()), schema, "full", lineage=lineage))
     version = made.at()
     if as_json:
         write_json(document(version, Refs.of(made)))

@@ -2,10 +2,12 @@
 
 Its exceptions come in many unrelated classes, and a damaged file may even end in a Rust panic, which is no ``Exception``;
 so the message decides, and what is left over is damage where we were reading and a refusal where we were writing.
+An object store may refuse for reasons of its own, none of which is damage.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,37 @@ from embstore.errors import DamagedStoreError, EmbstoreError, StorageError
 
 _FULL = ("no space left", "os error 28", "disk quota", "os error 122")
 _FORBIDDEN = ("permission denied", "os error 13", "read-only file system", "os error 30")
+# What object stores and the way there say, by what is to be done about it; the first that fits counts.
+_REMOTE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "the bucket does not exist ({sign}); make it, or check the URL",
+        ("nosuchbucket", "specified bucket does not exist", "containernotfound", "specified container does not exist"),
+    ),
+    (
+        "no credentials were found ({sign}); give them in storage_options or set them up where the tools of that cloud look "
+        "(environment, profile), or pass anon=True if the bucket is public",
+        ("loading credentials", "no providers in chain", "credentialsnotloaded", "error performing token request"),
+    ),
+    (
+        "the region is missing or wrong ({sign}); give region in storage_options, or set it in the environment",
+        ("region must be set", "missing region", "permanentredirect", "authorizationheadermalformed"),
+    ),
+    (
+        "the server does not accept these credentials ({sign}); check them, or give others",
+        ("signaturedoesnotmatch", "invalidaccesskeyid", "expiredtoken", "invalidtoken", "authenticationfailed", "401 unauth"),
+    ),
+    (
+        "the server does not allow it ({sign}); check the credentials and what they may do",
+        ("accessdenied", "authorizationfailure", "403 forbidden", "necessary privileges"),
+    ),
+    (
+        "the server cannot be reached, or fails ({sign}); check endpoint_url and the network, and try again",
+        (
+            *("dns error", "connection refused", "connection reset", "timed out", "slowdown", "serviceunavailable"),
+            *("internalerror", "500 internal", "502 bad gateway", "503 service", "dispatch failure", "error sending request"),
+        ),
+    ),
+)
 
 
 @contextmanager
@@ -48,4 +81,10 @@ def _told(error: BaseException, otherwise: type[EmbstoreError], what: str) -> Em
         return StorageError("the disk is full; free some room and try again, the store is as it was")
     if any(sign in text.lower() for sign in _FORBIDDEN):
         return StorageError("the file system refuses to write or read here (read-only, or no permission); the store is as it was")
+    for said, signs in _REMOTE:
+        at = next((at for at in map(text.lower().find, signs) if at >= 0), None)
+        if at is not None:
+            return StorageError(f"storage: {said.format(sign=re.split(r'[^A-Za-z0-9 ]', text[at:], maxsplit=1)[0].strip())}")
+    if otherwise is DamagedStoreError and "not found" in text.lower():
+        what = f"{what}; what is expired while it is read must be pinned"
     return otherwise(f"storage {what} ({first[:300]})")

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,8 +16,12 @@ import icechunk
 from filelock import FileLock, Timeout
 
 from embstore.errors import InvalidInputError, StorageError
+from embstore.storage.faults import reading
+from embstore.storage.object_store import ObjectPlace, is_object_url
+from embstore.storage.place_options import without_secrets
 
 LOCK_NAME = "embstore.lock"
+_GIVE = "give a path, file:///path, memory://name, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 _LOCK_SECONDS = 600.0
 # Stores of memory:// live as long as the process; every handle of one name shares the storage and the lock.
 _memory: dict[str, tuple[icechunk.Storage, threading.RLock]] = {}
@@ -29,34 +33,59 @@ class Location:
     Parameters
     ----------
     url
-        A path, ``file://`` or ``memory://name``.
+        A path, ``file://``, ``memory://name``, ``s3://bucket/prefix``, ``gs://`` or ``az://``.
     storage_options
-        None or empty for these.
+        For object stores; none for a path and memory.
 
     Raises
     ------
     InvalidInputError
-        For another scheme, a path of another machine, or options that these places do not take.
+        For another scheme, a path of another machine, or options that the place does not take.
     """
 
     def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         text = os.fspath(url) if isinstance(url, (str, os.PathLike)) else None
         if not isinstance(text, str) or not text:
-            msg = f"store {url!r}: give a path, file:///path or memory://name"
+            msg = f"store {url!r}: {_GIVE}"
             raise InvalidInputError(msg)
-        if storage_options:
+        self.path: Path | None = None
+        self.place: ObjectPlace | None = None
+        self.memory_name = ""
+        if is_object_url(text):
+            self.place = ObjectPlace(text, storage_options)
+        elif storage_options:
             msg = f"storage_options {sorted(storage_options)}: a store in a folder or in memory takes none"
             raise InvalidInputError(msg)
-        self.path, self.memory_name = _take_apart(text)
-        self.url = f"memory://{self.memory_name}" if self.path is None else str(self.path)
+        else:
+            self.path, self.memory_name = _take_apart(text)
+
+    @property
+    def url(self) -> str:
+        """Return where it is, without secrets."""
+        if self.place is not None:
+            return self.place.url
+        return f"memory://{self.memory_name}" if self.path is None else str(self.path)
+
+    @property
+    def public_options(self) -> dict[str, Any] | None:
+        """Return the storage options without secrets; None where the place takes none."""
+        return None if self.place is None else self.place.public_options
+
+    def elsewhere(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Location:
+        """Return another place, in the same kind of object store with the options of this one if none are given."""
+        if storage_options is None and self.place is not None and str(url).startswith(f"{self.place.scheme}://"):
+            return Location(url, self.place.options)
+        return Location(url, storage_options)
 
     @property
     def in_memory(self) -> bool:
         """Return whether the store ends with the process."""
-        return self.path is None
+        return self.path is None and self.place is None
 
     def storage(self) -> icechunk.Storage:
         """Return the engine's storage for this place."""
+        if self.place is not None:
+            return self.place.storage
         if self.path is None:
             return self._memory_entry()[0]
         return icechunk.local_filesystem_storage(str(self.path))
@@ -68,7 +97,17 @@ class Location:
         return _memory[name]
 
     def occupied(self) -> bool:
-        """Return whether anything at all is there."""
+        """Return whether anything at all is there; in an object store, whether an Icechunk repository is.
+
+        Raises
+        ------
+        StorageError
+            If that cannot be seen: no permission, no such bucket, no answer.
+        """
+        if self.place is not None:
+            storage = self.place.storage
+            with reading():
+                return self.place.answered(lambda: icechunk.Repository.exists_async(storage))
         if self.path is None:
             return self.memory_name in _memory
         try:
@@ -81,7 +120,7 @@ class Location:
     def lock(self) -> Iterator[None]:
         """Hold the one lock that every move of a branch or tag takes; a thread may take it again while it has it.
 
-        A killed holder's lock is free at once.
+        A killed holder's lock is free at once. An object store has none: its server compares and sets in one step.
 
         Raises
         ------
@@ -89,7 +128,7 @@ class Location:
             If the lock file cannot be made, or another process holds the lock for ten minutes.
         """
         if self.path is None:
-            with self._memory_entry()[1]:
+            with self._memory_entry()[1] if self.place is None else nullcontext():
                 yield
             return
         lock = FileLock(self.path / LOCK_NAME, timeout=_LOCK_SECONDS, is_singleton=True)
@@ -126,12 +165,12 @@ def _take_apart(text: str) -> tuple[Path | None, str]:
         return None, name
     try:
         parts = urlsplit(text)
-    except ValueError as error:
-        msg = f"store {text!r}: {error}; use a path, file:///path or memory://name"
-        raise InvalidInputError(msg) from error
+    except ValueError:  # whose own words might show a password
+        msg = f"store {without_secrets(text)!r}: {_GIVE}"
+        raise InvalidInputError(msg) from None
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return Path(unquote(parts.path)).absolute(), ""
-    msg = f"store {text!r}: use a path, file:///path or memory://name"
+    msg = f"store {without_secrets(text)!r}: {_GIVE}"
     raise InvalidInputError(msg)
 
 
