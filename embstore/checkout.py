@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from embstore.consumed import ITEM, USER
-from embstore.errors import ConflictError, InvalidInputError, NameExistsError, RefusedError, UncommittedError
-from embstore.growth import append_ids, zero_rows
-from embstore.lineage import check_message, checked_metadata, version_record
+from embstore.committing import Commit, until_landed
+from embstore.conflicts import Judge, OnConflict, Policies
+from embstore.errors import ConflictError, RefusedError, UncommittedError
+from embstore.lineage import check_message, checked_metadata
 from embstore.names import check_name
-from embstore.schema import TableSpec
+from embstore.refs import find
 from embstore.staged import Staged
-from embstore.storage.arrays import Rows
-from embstore.storage.repo import Described, Repo
-from embstore.storage.writer import Writer
+from embstore.storage.leases import take
+from embstore.storage.repo import Repo
+from embstore.threeway import merge_states
 from embstore.version import Version
+from embstore.worker import Forks, Worker
 from embstore.workspace import Workspace
 
 
@@ -36,63 +37,38 @@ class Checkout(Workspace):
         self.version = version
         self.lineage: dict[str, Any] = {}
         self._find_version = find_version
+        self.before_replay: Callable[[], object] = lambda: None  # what it raises ends a commit that found its branch moved
+        self.forks = Forks()
+        # Of the version that it begins with: what it commits is younger than the lease, which is enough to keep it too.
+        self._release = take(repo.leases, version.id, f"checkout of {branch!r}", owner=self, writes=True)
 
-    def append(self, entity: str, ids: object, *, init: Mapping[str, object] | None = None) -> Rows:
-        """Give every new id a row in all tables of its entity; known ids keep theirs.
-
-        Parameters
-        ----------
-        entity
-            Of the schema.
-        ids
-            List or array of n ids, in any order, repeats allowed.
-        init
-            Table name -> ``[n, dim]`` (or a row for each new id): where new rows start, in place of the initializer.
-
-        Returns
-        -------
-        The rows of all given ids, int64[n].
+    def fork(self) -> Worker:
+        """Return a worker: it sees what this checkout sees now, and stages rows in another process, for ``collect``.
 
         Raises
         ------
-        UnknownNameError
-            If there is no such entity or table.
-        IdTypeError
-            For ids of another type than the entity's.
+        StaleCheckoutError
+            If the checkout is closed.
+        """
+        self.check_open()
+        return self.forks.fork(self, self.version)
+
+    def collect(self, workers: Iterable[Worker]) -> None:
+        """Stage what workers have staged: of all of them, or of none.
+
+        Raises
+        ------
+        ConflictError
+            If two of them have staged a row, or a dense array, with other numbers.
+        SchemaMismatchError
+            If they have added a slot with other shapes.
         InvalidInputError
-            For what can be no id, or ``init`` of another shape or dtype.
+            If one is of another checkout, from before its last commit, or was collected before.
         StaleCheckoutError
             If the checkout is closed.
         """
         self.check_open()
-        tables = [self.table_rows(spec.name) for spec in self._tables_of(entity)]
-        return append_ids(self.ids(entity), tables, ids, init or {})
-
-    def _tables_of(self, entity: str) -> list[TableSpec]:
-        return [spec for spec in self.schema.tables if spec.entity == entity]
-
-    def remove(self, entity: str, ids: object) -> None:
-        """Forget ids: vectors and slots are zeroed, consumed records dropped, the id blanked; rows stay and are not reused.
-
-        Older versions still have all of it until they are expired.
-
-        Raises
-        ------
-        UnknownIdError
-            For ids that the entity does not have; nothing is removed then.
-        StaleCheckoutError
-            If the checkout is closed.
-        """
-        self.check_open()
-        idmap = self.ids(entity)
-        rows = np.unique(idmap.rows(ids))
-        if len(rows) == 0:
-            return
-        for spec in self._tables_of(entity):
-            zero_rows(self.table_rows(spec.name), rows)
-        if entity in (USER, ITEM):
-            self.consumed.drop(entity, rows)
-        idmap.staged.removed.update(rows.tolist())
+        self.forks.collect(self, self.version, workers)
 
     @property
     def dirty(self) -> bool:
@@ -105,11 +81,14 @@ class Checkout(Workspace):
         *,
         metadata: Mapping[str, Any] | None = None,
         branch: str | None = None,
-        on_conflict: str = "fail",
+        on_conflict: OnConflict = "fail",
         allow_empty: bool = False,
         allow_nonfinite: bool = False,
     ) -> Version:
         """Make everything staged a version, atomically; the checkout goes on from there.
+
+        If the branch has moved meanwhile, what is staged is laid on its new tip, by id; rows may then be others than before, so
+        that the checkout is closed: take rows from the version's ``ids``. The lineage counts such ``replays``.
 
         Parameters
         ----------
@@ -120,27 +99,30 @@ class Checkout(Workspace):
         branch
             Another branch, made at this checkout's version where it is missing: after a ConflictError no work is lost.
         on_conflict
-            ``"fail"``.
+            What becomes of rows (with their slots) and arrays without rows that were changed on the branch too, and otherwise:
+            ``"fail"``, ``"ours"`` (this checkout's), ``"theirs"``, ``"mean"``, for rows also a callable(`Conflict`) -> rows; or
+            ``{"rows": …, "dense": …}``.
         allow_empty, allow_nonfinite
             Commit although nothing is staged; although numbers are NaN or infinite.
 
         Raises
         ------
         ConflictError
-            If the branch has moved; nothing is written, and everything stays staged.
+            If the branch has moved, and there are conflicts that ``on_conflict`` does not decide; nothing is written, and
+            everything stays staged.
+        SchemaMismatchError
+            If a table, slot or entity was added to the branch that differs from one added here.
         NonFiniteError
             For NaN or infinity.
         RefusedError
             If nothing is staged.
         InvalidInputError
-            For a message, metadata or branch that cannot be stored.
+            For a message, metadata, branch or ``on_conflict`` that cannot be used.
         StaleCheckoutError
             If the checkout is closed.
         """
         self.check_open()
-        if on_conflict != "fail":
-            msg = f"on_conflict={on_conflict!r}: only 'fail' is known; commit to a branch of its own with branch="
-            raise InvalidInputError(msg)
+        policies = Policies.of(on_conflict)
         check_message(message)
         staged = self.staged
         if not allow_empty and staged.is_empty:
@@ -148,33 +130,95 @@ class Checkout(Workspace):
             raise RefusedError(msg)
         if not allow_nonfinite:
             staged.check_finite()
-        return self._write(staged, message, checked_metadata(metadata), branch or self.branch)
+        commit = Commit(branch or self.branch, message, checked_metadata(metadata), self.lineage)
+        check_name(commit.branch, "branch")
+        judging = partial(Judge, policies, ours_is_here=False, allow_nonfinite=allow_nonfinite)
+        replays = count(1)
+        return until_landed(self.repo, commit.branch, lambda: self._attempt(commit, staged, judging, replays))
 
-    def _write(self, staged: Staged, message: str, metadata: dict[str, Any], branch: str) -> Version:
-        check_name(branch, "branch")
-        known = self.repo.branches()
-        if branch not in known and branch in self.repo.tags():
-            msg = f"branch {branch!r}: a tag has this name; take another"
-            raise NameExistsError(msg)
+    def _attempt(self, commit: Commit, staged: Staged, judging: Callable[[], Judge], replays: Iterator[int]) -> Version | None:
+        tip = self.repo.branch(commit.branch) or self.version.id
+        if tip == self.version.id:
+            made = commit.write(self.repo, staged, self.version)
+            if made is not None:
+                self._go_on(commit.branch, made)
+            return None if made is None else self.version
+        self.before_replay()
+        work = Workspace(self.repo, tip)
+        judge = self._replay(work, commit.branch, judging())
+        noted = commit.noting(replays=next(replays), replayed_from=self.version.id)
+        made = (noted.noting(conflicts=judge.resolved) if judge.resolved else noted).write(
+            self.repo, work.staged, self._find_version(tip)
+        )
+        if made is None:
+            return None
+        rows = f"it was committed as {made} on a branch that had moved, so that its rows may be others now"
+        self.close(f"checkout of {self.branch!r}: {rows}; make a new one, and take rows from its ids")
+        return self._find_version(made)
 
-        def write(writer: Writer) -> Described:
-            counts = staged.write(writer)
-            # The engine refuses a version that changes nothing, and ours may repeat what is there.
-            writer.set_group("", {**(writer.attributes("") or {}), "written": writer.token})
-            lineage = {**self.lineage, "counts": counts, "bytes": writer.written_bytes}
-            return version_record(message, [self.version.id], metadata, lineage, documents=self.version.documents)
+    def _replay(self, work: Workspace, branch: str, judge: Judge) -> Judge:
+        """Stage in ``work`` what is staged here, and return who decided the conflicts."""
+        merge_states(work, self.version, self, judge, self._find_version)
+        judge.check(
+            f"branch {branch!r} has moved from {self.version.id} to {work.version_id} since this checkout was made, and ",
+            "your changes are still here: say with on_conflict= whose stand, or commit(branch='another-name') keeps them",
+        )
+        return judge
 
-        try:
-            new = self.repo.commit(branch, self.version.id, write, create=branch not in known)
-        except ConflictError as error:
-            msg = f"{error}; your changes are still here: commit(branch='another-name') keeps them"
-            raise ConflictError(msg) from error
-        self._go_on(branch, new)
+    def commit_here(self, message: str, metadata: Mapping[str, Any]) -> Version:
+        """Commit what is staged if the branch has not moved, whatever it is.
+
+        Raises
+        ------
+        ConflictError
+            If it has.
+        """
+        commit = Commit(self.branch, message, metadata, self.lineage)
+        made = commit.write(self.repo, self.staged, self.version)
+        if made is None:
+            msg = f"branch {self.branch!r} has moved from {self.version.id} meanwhile; nothing is written, try again"
+            raise ConflictError(msg)
+        self._go_on(self.branch, made)
         return self.version
 
     def _go_on(self, branch: str, version_id: str) -> None:
         self.branch, self.version, self.lineage = branch, self._find_version(version_id), {}
         self.reload(version_id)
+
+    def rebase(self, on_conflict: OnConflict = "fail") -> Checkout:
+        """Return a checkout of the branch's tip with everything staged here, by id; this one is closed, for rows may be others.
+
+        Parameters
+        ----------
+        on_conflict
+            As for ``commit``.
+
+        Raises
+        ------
+        ConflictError, SchemaMismatchError, InvalidInputError
+            As from ``commit``; this checkout stays as it is then.
+        UnknownRefError
+            If the branch was deleted.
+        StaleCheckoutError
+            If the checkout is closed.
+        """
+        self.check_open()
+        judge = Judge(Policies.of(on_conflict), ours_is_here=False, allow_nonfinite=True)
+        tip = self._find_version(find(self.repo, self.branch))
+        work = Checkout(self.repo, self.branch, tip, find_version=self._find_version)
+        try:
+            self._replay(work, self.branch, judge)
+        except BaseException:
+            work.discard()
+            raise
+        work.lineage = self.lineage
+        self.close(f"checkout of {self.branch!r}: it was rebased; go on with what rebase returned, and take rows from its ids")
+        return work
+
+    def close(self, reason: str) -> None:
+        """Drop what is staged and let the version go; every later change raises StaleCheckoutError with ``reason``."""
+        super().close(reason)
+        self._release()
 
     def discard(self) -> None:
         """Forget everything staged and close the checkout."""

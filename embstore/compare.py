@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.changes import Changes, ConsumedChanges, RowChanges
+from embstore.changes import Changes, RowChanges
 from embstore.columns import TableRows, data_columns, digest_column
-from embstore.consumed import ITEM, USER
-from embstore.dense import array_path, same_bits
 from embstore.entity import Ids
 from embstore.ids import IdMap
+from embstore.initial import row_digests
+from embstore.rowless import consumed_changes, dense_changes
 from embstore.schema import is_another
 from embstore.storage.arrays import Rows
-from embstore.storage.records import Records, RecordState, apply, read_parts
 from embstore.storage.segments import Column, as_items
 from embstore.version import View
 
@@ -37,6 +36,8 @@ class Matching:
         Rows of ``target`` whose ids ``base`` lacks.
     removed_rows
         Rows of ``base`` whose ids ``target`` lacks.
+    gone
+        Rows below ``n_shared`` whose ids one of them has removed.
     """
 
     n_shared: int
@@ -45,6 +46,22 @@ class Matching:
     appended_rows: Rows
     removed_rows: Rows
     gone: Rows
+
+    def targets(self, base_rows: Rows) -> Rows:
+        """Return the rows of ``target`` that have the ids of rows of ``base``, -1 where none has."""
+        stay = (base_rows < self.n_shared) & ~np.isin(base_rows, self.gone)
+        rows = np.where(stay, base_rows, -1)
+        if len(self.base_rows):  # ascending
+            at = np.minimum(np.searchsorted(self.base_rows, base_rows), len(self.base_rows) - 1)
+            found = self.base_rows[at] == base_rows
+            rows[found] = self.target_rows[at[found]]
+        return rows
+
+    @property
+    def both(self) -> ChangedRows:
+        """Return the rows of all ids that both sides have."""
+        stay = np.delete(np.arange(self.n_shared), self.gone)
+        return ChangedRows(np.concatenate([stay, self.base_rows]), np.concatenate([stay, self.target_rows]))
 
 
 def match_ids(base: IdMap, target: IdMap, n_shared: int) -> Matching:
@@ -93,25 +110,28 @@ def changed_rows(
     shared = shared[~np.isin(shared, matching.gone)]
     base_rows = np.concatenate([shared, matching.base_rows])
     target_rows = np.concatenate([shared, matching.target_rows])
-    before = base.gather(_compared(base, column), base_rows)
+    before = _compared(base, column, base_rows)
     if renumber is not None:
         before = np.where(before >= 0, renumber[before], before).astype(before.dtype)
-    after = target.gather(_compared(target, column), target_rows)
-    differ = _bits(before) != _bits(after)
+    after = _compared(target, column, target_rows)
+    differ = bits(before) != bits(after)
     return ChangedRows(base_rows[differ], target_rows[differ])
 
 
-def _compared(table: TableRows, column: Column) -> Column:
-    """Return what rows of ``column`` are compared by, with the fill that they have in ``table``."""
-    own = next(c for c in data_columns(table.spec) if c.name == column.name)
-    return digest_column(own) or own
+def _compared(table: TableRows, column: Column, rows: Rows) -> NDArray[Any]:
+    """Return what rows of ``column``, with the fill that they have in ``table``, are compared by."""
+    own = table.column(column.name)
+    digests = digest_column(own)
+    if digests is not None and column.name in table.staged:  # what is staged has no digests yet
+        return row_digests(table.gather(own, rows))
+    return table.gather(digests or own, rows)
 
 
 def _shape(column: Column) -> tuple[Any, ...]:
     return column.dtype, column.row_shape
 
 
-def _bits(rows: NDArray[Any]) -> NDArray[Any]:
+def bits(rows: NDArray[Any]) -> NDArray[Any]:
     """Return one comparable item a row: equal only where all bits are (NaN equals itself, -0.0 is not 0.0)."""
     if rows.ndim > 1:
         return as_items(np.ascontiguousarray(rows))
@@ -178,11 +198,14 @@ class Comparison:
         """Return the target's row for each row of an entity in ``base``; None where all are the same."""
         if entity is None or entity not in self.matchings:
             return None
-        matching, base = self.matchings[entity], self.base.ids(entity)
+        matching, base, target = self.matchings[entity], self.base.ids(entity), self.target.ids(entity)
         renumber = np.arange(len(base))
-        # An id that the other side lacks has a number of its own there, which is nobody's row.
-        for rows in (matching.removed_rows, base.removed_rows()):
-            renumber[rows] = -2 - rows
+        # An id that the other side lacks has a number of its own there, which is nobody's row; one that it has removed has still
+        # the row of its tombstone.
+        lacking = np.concatenate([matching.removed_rows, base.removed_rows()])
+        tombstones = target.removed_rows()
+        lacking = lacking[~np.isin(lacking, tombstones[tombstones < matching.n_shared])]
+        renumber[lacking] = -2 - lacking
         renumber[matching.base_rows] = matching.target_rows
         return None if np.array_equal(renumber, np.arange(len(base))) else renumber
 
@@ -240,58 +263,3 @@ def _ids_of(view: View, entity: str, rows: Rows | None) -> Ids:
         return np.empty(0, object)
     idmap = view.ids(entity)
     return idmap.ids() if rows is None else idmap.at(rows)
-
-
-def consumed_changes(base: View, target: View) -> ConsumedChanges:
-    """Return what the consumed record gained; where ``base``'s segments do not begin ``target``'s, all of it anew."""
-    if not {USER, ITEM} <= set(target.schema.entities or {}):
-        return ConsumedChanges(reset=bool(RecordState.read(base.reader).segments))
-    before, after = RecordState.read(base.reader).segments, RecordState.read(target.reader).segments
-    n_before = len(base.consumed) if {USER, ITEM} <= set(base.schema.entities or {}) else 0
-    users, items = target.ids(USER), target.ids(ITEM)
-    if [s.name for s in after[: len(before)]] != [s.name for s in before]:
-        records = target.consumed.records()
-        return ConsumedChanges(
-            users.at(records.users), items.at(records.items), records.times, reset=True, n_before=n_before, n_after=len(records)
-        )
-    parts = read_parts(target.reader, after[len(before) :])
-    records = apply(Records.empty(), parts)
-    dropped_users, dropped_items = (
-        _dropped(base, USER, [part.dropped_users for part in parts]),
-        _dropped(base, ITEM, [part.dropped_items for part in parts]),
-    )
-    return ConsumedChanges(
-        users.at(records.users),
-        items.at(records.items),
-        records.times,
-        dropped_users,
-        dropped_items,
-        n_before=n_before,
-        n_after=len(target.consumed) if len(dropped_users) or len(dropped_items) else n_before + len(records),
-    )
-
-
-def _dropped(base: View, entity: str, parts: Sequence[Rows]) -> Ids:
-    if not any(map(len, parts)):
-        return np.empty(0, object)
-    rows, idmap = np.unique(np.concatenate(parts)), base.ids(entity)
-    # A row that was removed there too names nobody any more, and its records are gone already.
-    return idmap.at(np.setdiff1d(rows[rows < len(idmap)], idmap.removed_rows()))
-
-
-def dense_changes(base: View, target: View) -> dict[str, NDArray[Any] | None]:
-    """Return the arrays whose bits differ as ``target`` has them; None for those it lacks."""
-    changed: dict[str, NDArray[Any] | None] = {name: None for name in base.dense if name not in target.dense}
-    for name in target.dense:
-        if name in base.dense and _same_array(base, target, name):
-            continue
-        array = target.dense[name]
-        if name not in base.dense or not same_bits(base.dense[name], array):
-            changed[name] = array
-    return changed
-
-
-def _same_array(base: View, target: View, name: str) -> bool:
-    """Return whether both have the very array that one commit wrote."""
-    metas = [view.reader.meta(array_path(name)) for view in (base, target)]
-    return all(metas) and len({meta.attributes.get("written") for meta in metas if meta}) == 1

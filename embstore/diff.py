@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from embstore.changes import ConsumedChanges
 from embstore.columns import TableRows, column_of
-from embstore.compare import ChangedRows, Comparison, consumed_changes, dense_changes
+from embstore.compare import ChangedRows, Comparison
 from embstore.entity import Ids
+from embstore.rowless import consumed_changes, dense_changes
 from embstore.schema import TableSpec, is_another
 from embstore.storage.arrays import Reader, Rows
 from embstore.version import Version

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.changes import Changes, ConsumedChanges, RowChanges
-from embstore.checkout import Checkout
 from embstore.columns import TableRows, data_columns
 from embstore.consumed import ITEM, USER
 from embstore.entity import Ids
 from embstore.ids import IdMap
 from embstore.storage.records import Part, Records
+from embstore.workspace import Workspace
 
 
-def replay(changes: Changes, work: Checkout) -> None:
+def replay(changes: Changes, work: Workspace) -> None:
     """Stage ``changes`` in ``work``, whose rows may be others than those the changes were made on."""
     work.adopt(changes.schema)
     for entity, ids in changes.removed.items():
@@ -37,13 +37,16 @@ def replay(changes: Changes, work: Checkout) -> None:
             del work.dense[name]
 
 
-def _renumbered(change: RowChanges, here: IdMap | None) -> NDArray[Any]:
-    """Return the values; those that are rows are the rows that the same ids have here, -1 where they have none."""
-    values = change.values()
-    if here is None or change.refers_to is None:
+def renumbered(values: NDArray[Any], there: IdMap | None, here: IdMap | None) -> NDArray[Any]:
+    """Return values that are rows of ``there`` as the rows that the same ids have here, -1 where they have none."""
+    if there is None or here is None:
         return values
     out = values.copy()
-    out[values >= 0] = here.rows(change.refers_to.at(values[values >= 0].astype(np.int64)), missing=-1)
+    rows, back = np.unique(values[values >= 0].astype(np.int64), return_inverse=True)
+    live = ~np.isin(rows, there.removed_rows())
+    found = np.full(len(rows), -1)
+    found[live] = here.rows(there.at(rows[live]), missing=-1)
+    out[values >= 0] = found[back]
     return out
 
 
@@ -51,10 +54,11 @@ def _replay_rows(table: TableRows, columns: Mapping[str, RowChanges], renumber: 
     for column in data_columns(table.spec):
         change = columns.get(column.name)
         if change is not None and len(change):
-            table.scatter(column, table.idmap.rows(change.ids), _renumbered(change, renumber))
+            values = renumbered(change.values(), change.refers_to, renumber)
+            table.scatter(column, table.idmap.rows(change.ids), values)
 
 
-def _replay_consumed(changes: ConsumedChanges, work: Checkout) -> None:
+def _replay_consumed(changes: ConsumedChanges, work: Workspace) -> None:
     if changes.is_empty:
         return
     if not {USER, ITEM} <= set(work.schema.entities or {}):
@@ -68,5 +72,5 @@ def _replay_consumed(changes: ConsumedChanges, work: Checkout) -> None:
     work.consumed.stage(Part(records, *(rows[rows >= 0] for rows in dropped)))
 
 
-def _rows(work: Checkout, entity: str, ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(work: Workspace, entity: str, ids: Ids) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return work.ids(entity).rows(ids, missing=-1)

@@ -9,12 +9,15 @@ from typing import Any, Literal
 from embstore import maintenance
 from embstore.branching import Branching
 from embstore.checkout import Checkout
+from embstore.conflicts import OnConflict
 from embstore.diff import Diff
 from embstore.errors import UnknownRefError
 from embstore.founding import found, open_repo
 from embstore.history import ancestors, blame, compare
+from embstore.merge import Merge
 from embstore.refs import resolve
 from embstore.replay import replay
+from embstore.retaining import Retaining
 from embstore.schema import Schema
 from embstore.storage.location import Location
 from embstore.storage.records import RecordState
@@ -35,11 +38,12 @@ def create(
     Parameters
     ----------
     url
-        A path, ``file://`` or ``memory://name`` (lives in this process).
+        A path, ``file://``, ``memory://name`` (lives in this process), ``s3://bucket/prefix``, ``gs://…`` or ``az://…``.
     schema
         Entities and tables; more can be added in any later version.
     storage_options
-        For places that need credentials; a path and memory take none.
+        For object stores, as in fsspec and pandas: ``key``, ``secret``, ``endpoint_url``, ``region`` …
+        (``docs/object-storage.md``). Where no credentials are given, they are found as the tools of that cloud find them.
     durability
         ``"full"``: a commit returns when all of it is on the disk. ``"none"``: without waiting; a power failure may take it.
 
@@ -50,7 +54,7 @@ def create(
     InvalidInputError
         For another kind of URL, or another durability.
     StorageError
-        If the place cannot be written.
+        If the place cannot be written, or is behind a server that ignores the conditions of a write.
     """
     return Store(found(Location(url, storage_options), schema or Schema(), durability))
 
@@ -65,17 +69,19 @@ def open(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | No
     NotAStoreError
         If something else is there, or a store of a newer format.
     InvalidInputError
-        For another kind of URL.
+        For another kind of URL, or an option that it does not take.
+    StorageError
+        If the place cannot be reached or read.
     """
     return Store(open_repo(Location(url, storage_options)))
 
 
-def open_version(url: str, version_id: str) -> Version:
-    """Return a version of a store by its id: what unpickling one does."""
-    return open(url).at(version_id)
+def open_version(url: str, version_id: str, storage_options: Mapping[str, Any] | None = None) -> Version:
+    """Return a version of a store by its id: what unpickling one does, with the credentials that are found there."""
+    return open(url, storage_options=storage_options).at(version_id)
 
 
-class Store(Branching):
+class Store(Branching, Retaining):
     """A handle of one store; use it in the process that opened it."""
 
     @property
@@ -122,11 +128,15 @@ class Store(Branching):
         UnknownRefError
             If there is no such branch (a tag or an id cannot be written to).
         """
-        tips = self._repo.branches()
-        if branch not in tips:
-            msg = f"branch {branch!r}: there are {', '.join(tips)}; make it with store.branch({branch!r})"
-            raise UnknownRefError(msg)
-        return Checkout(self._repo, branch, self._version(tips[branch]), find_version=self._version)
+        tip = self._repo.branch(branch)
+        while tip is not None:
+            work = Checkout(self._repo, branch, self._version(tip), find_version=self._version)
+            tip = self._repo.branch(branch)
+            if tip == work.version.id:  # still, after its lease was taken
+                return work
+            work.discard()
+        msg = f"branch {branch!r}: there are {', '.join(self.branches())}; make it with store.branch({branch!r})"
+        raise UnknownRefError(msg)
 
     def diff(self, base: str, target: str = TRUNK) -> Diff:
         """Return what turns ``base`` into ``target``.
@@ -138,6 +148,38 @@ class Store(Branching):
         """
         before, after = self.at(base), self.at(target)
         return Diff(compare(before, after, self._version), before, after)
+
+    def merge(self, source: str, *, into: str = TRUNK, on_conflict: OnConflict = "fail", message: str | None = None) -> Version:
+        """Bring what ``source`` has changed since both were one into a branch, row by row and keyed by id.
+
+        The version has two parents. Where the branch has all of the source already, it stays and its tip is returned. Where
+        nothing has happened on the branch since the source left it, it moves to the source, unless a ``message`` asks for a
+        version of its own.
+
+        Parameters
+        ----------
+        source
+            A branch, a tag or any other ref.
+        into
+            The branch: "ours". "Theirs" is the source.
+        on_conflict
+            As for `Checkout.commit`.
+        message
+            For people; ``"merge <source>"``.
+
+        Raises
+        ------
+        ConflictError
+            If both changed a row or an array without rows, and ``on_conflict`` does not decide; nothing is written.
+        SchemaMismatchError
+            If both added a table, slot or entity of one name that are not the same.
+        UnknownRefError
+            If there is no such version or branch.
+        InvalidInputError
+            For an ``on_conflict`` or message that cannot be used.
+        """
+        with self.at(source).pin() as version:
+            return Merge(self._repo, self._version, version, source, into, on_conflict, message).land()
 
     def revert(self, ref: str, *, branch: str = TRUNK, message: str | None = None) -> Version:
         """Commit to ``branch`` a version that is equal to ``ref`` by id; ids appended since become tombstones.
@@ -159,7 +201,7 @@ class Store(Branching):
             if kept is not None and comparison.target_rows_stay:
                 work.consumed.truncate(kept)
             work.lineage["reverted_to"] = target.id
-            return work.commit(message or f"revert to {ref}", metadata=target.metadata, allow_empty=True, allow_nonfinite=True)
+            return work.commit_here(message or f"revert to {ref}", metadata=target.metadata)
 
     def compact(self, branch: str = TRUNK) -> Version:
         """Fold every table and merge index and record, as a version with an empty diff; the tip, where nothing is to be done.
@@ -171,11 +213,10 @@ class Store(Branching):
         ConflictError
             If the branch moves meanwhile.
         """
-        tip = self.checkout(branch).version
-        if not maintenance.needs_compaction(tip):
-            return tip
-
-        return self._version(maintenance.compact(self._repo, branch, tip))
+        with self.checkout(branch) as work:
+            if not maintenance.needs_compaction(work.version):
+                return work.version
+            return self._version(maintenance.compact(self._repo, branch, work.version))
 
     def verify(self, ref: str = TRUNK, *, deep: bool = True) -> Report:
         """Check one version, and no other: its invariants, and with ``deep`` the checksum of every chunk.
@@ -199,8 +240,17 @@ class Store(Branching):
         """
         return blame(self.at(), entity, id, table=table, find=self._version)
 
-    def export(self, url: str | os.PathLike[str], *, ref: str = TRUNK, slots: bool = True) -> Store:
+    def export(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        ref: str = TRUNK,
+        slots: bool = True,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Store:
         """Write one version, without its log, to a new store; ``slots=False`` leaves optimizer state out, for serving.
+
+        Without ``storage_options`` a place in the same kind of object store is reached as this store is.
 
         Raises
         ------
@@ -209,7 +259,9 @@ class Store(Branching):
         UnknownRefError
             If there is no such version.
         """
-        return Store(maintenance.export(self.at(ref), Location(url), slots=slots))
+        with self.at(ref).pin() as version:
+            location = self._repo.location.elsewhere(url, storage_options)
+            return Store(maintenance.export(version, location, slots=slots))
 
 
 def _kept_segments(tip: Version, target: Version) -> int | None:

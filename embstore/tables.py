@@ -78,6 +78,7 @@ class _WritableRows(_Rows):
         StaleCheckoutError
             If the checkout is closed.
         """
+        self._table.check_open()
         self._table.scatter(self._column, checked_rows(rows, len(self), self._table.spec.name), values)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime
 from functools import cached_property
@@ -14,12 +15,15 @@ from embstore.columns import TableRows, table_path
 from embstore.consumed import Consumed
 from embstore.dense import Dense
 from embstore.entity import Ids, read_changed
-from embstore.errors import UnknownNameError
+from embstore.errors import UnknownNameError, UnknownRefError
 from embstore.ids import IdMap
 from embstore.lineage import parse_record, time_of
+from embstore.reaching import can_stay
 from embstore.schema import Schema, TableSpec
 from embstore.storage.arrays import Reader, Rows
-from embstore.storage.repo import Repo, Snapshot
+from embstore.storage.leases import take
+from embstore.storage.repo import Repo
+from embstore.storage.walking import Snapshot
 from embstore.tables import Table
 
 
@@ -118,9 +122,10 @@ class View:
 class Version(View):
     """One immutable state of a store, with its message, parents and lineage. Equal versions have equal ids."""
 
-    def __init__(self, repo: Repo, snapshot: Snapshot, *, reopen: Callable[[str, str], Version]) -> None:
+    def __init__(self, repo: Repo, snapshot: Snapshot, *, reopen: Callable[..., Version]) -> None:
         super().__init__(repo, snapshot.id)
         self._record = parse_record(snapshot)
+        self._is_cut = snapshot.parent is None
         self._reopen = reopen
 
     @property
@@ -137,6 +142,11 @@ class Version(View):
     def parent(self) -> str | None:
         """Return the id of the first parent; None for the first version of a store."""
         return self.parents[0] if self.parents else None
+
+    @property
+    def kept_parents(self) -> tuple[str, ...]:
+        """Return its parents but for a first one that is expired, whether its files are still there or not."""
+        return self.parents[1:] if self._is_cut else self.parents
 
     @property
     def message(self) -> str:
@@ -165,6 +175,27 @@ class Version(View):
         digest: int = self._record["documents"]
         return digest
 
+    @contextmanager
+    def pin(self) -> Iterator[Version]:
+        """Keep the version from being collected inside a with-block, also if it is expired meanwhile.
+
+        A version that nobody pins can be read as long as a branch, a tag or the retention keeps it. Where the store is
+        read-only, pinning does nothing.
+
+        Raises
+        ------
+        UnknownRefError
+            If it is expired and collected already.
+        """
+        release = take(self.repo.leases, self.id, "reader", owner=self, writes=False)
+        try:
+            if not can_stay(self.repo, self.id):
+                msg = f"version {self.id}: it is expired and collected; take one that log shows"
+                raise UnknownRefError(msg)
+            yield self
+        finally:
+            release()
+
     def changed_rows(self, table: str) -> Rows:
         """Return the rows of ``table`` below its parent's length that this version's commit wrote, ascending."""
         counts = self.lineage.get("counts", {}).get("tables", {}).get(table, {})
@@ -192,5 +223,5 @@ class Version(View):
     def __repr__(self) -> str:
         return f"Version({self.id}, {self.time:%Y-%m-%d %H:%M:%S}, {self.message!r})"
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Version], tuple[str, str]]:
-        return self._reopen, (self.repo.url, self.id)
+    def __reduce__(self) -> tuple[Callable[..., Version], tuple[Any, ...]]:
+        return self._reopen, (self.repo.url, self.id, self.repo.location.public_options)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+
 from embstore.changes import Changes
 from embstore.columns import TableRows
-from embstore.consumed import StagedConsumed
+from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import StagedDense
 from embstore.entity import StagedIds
 from embstore.errors import SchemaMismatchError, StaleCheckoutError
-from embstore.growth import fill_table
+from embstore.growth import append_ids, fill_table, zero_rows
 from embstore.ids import IdMap
 from embstore.names import IdType, check_id_type, check_name
 from embstore.schema import Schema, SlotSpec, TableSpec, is_another, with_slot
 from embstore.staged import Staged
+from embstore.storage.arrays import Rows
 from embstore.storage.repo import Repo
 from embstore.tables import StagedTable
 from embstore.version import View
@@ -29,6 +33,11 @@ class Workspace(View):
         self._schema: Schema | None = None
         self._tables: dict[str, TableRows] = {}
         self._closed: str | None = None
+
+    @property
+    def version_id(self) -> str:
+        """Return the id of the version below."""
+        return self._version_id
 
     @property
     def schema(self) -> Schema:
@@ -75,6 +84,63 @@ class Workspace(View):
     @cached_property
     def _staged_dense(self) -> StagedDense:
         return StagedDense(self.reader)
+
+    def append(self, entity: str, ids: object, *, init: Mapping[str, object] | None = None) -> Rows:
+        """Give every new id a row in all tables of its entity; known ids keep theirs.
+
+        Parameters
+        ----------
+        entity
+            Of the schema.
+        ids
+            List or array of n ids, in any order, repeats allowed.
+        init
+            Table name -> ``[n, dim]`` (or a row for each new id): where new rows start, in place of the initializer.
+
+        Returns
+        -------
+        The rows of all given ids, int64[n].
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such entity or table.
+        IdTypeError
+            For ids of another type than the entity's.
+        InvalidInputError
+            For what can be no id, or ``init`` of another shape or dtype.
+        StaleCheckoutError
+            If the checkout is closed.
+        """
+        self.check_open()
+        tables = [self.table_rows(spec.name) for spec in self._tables_of(entity)]
+        return append_ids(self.ids(entity), tables, ids, init or {})
+
+    def _tables_of(self, entity: str) -> list[TableSpec]:
+        return [spec for spec in self.schema.tables if spec.entity == entity]
+
+    def remove(self, entity: str, ids: object) -> None:
+        """Forget ids: vectors and slots are zeroed, consumed records dropped, the id blanked; rows stay and are not reused.
+
+        Older versions still have all of it until they are expired.
+
+        Raises
+        ------
+        UnknownIdError
+            For ids that the entity does not have; nothing is removed then.
+        StaleCheckoutError
+            If the checkout is closed.
+        """
+        self.check_open()
+        idmap = self.ids(entity)
+        rows = np.unique(idmap.rows(ids))
+        if len(rows) == 0:
+            return
+        for spec in self._tables_of(entity):
+            zero_rows(self.table_rows(spec.name), rows)
+        if entity in (USER, ITEM):
+            self.consumed.drop(entity, rows)
+        idmap.staged.removed.update(rows.tolist())
 
     def add_entity(self, name: str, id_type: IdType | None = None) -> None:
         """Add a kind of id; one that is there with the same type stays as it is.

@@ -232,6 +232,12 @@ class VersionModel:
     parent: str | None
     message: str
     metadata: dict[str, Any]
+    second: str | None = None
+
+    @property
+    def parents(self) -> list[str]:
+        """Return the version before this one, and the one that was merged into it."""
+        return [id_ for id_ in (self.parent, self.second) if id_ is not None]
 
 
 @dataclass
@@ -243,10 +249,34 @@ class StoreModel:
     tags: dict[str, str] = field(default_factory=dict)
     spent: set[str] = field(default_factory=set)
 
-    def commit(self, branch: str, id_: str, state: State, *, parent: str | None, message: str, metadata: dict[str, Any]) -> None:
+    def commit(
+        self,
+        branch: str,
+        id_: str,
+        state: State,
+        *,
+        parent: str | None,
+        message: str,
+        metadata: dict[str, Any],
+        second: str | None = None,
+    ) -> None:
         """Keep a version and point the branch to it."""
-        self.versions[id_] = VersionModel(state.copy(), parent, message, copy.deepcopy(metadata))
+        self.versions[id_] = VersionModel(state.copy(), parent, message, copy.deepcopy(metadata), second)
         self.branches[branch] = id_
+
+    def ancestors(self, id_: str) -> set[str]:
+        """Return a version and all that it comes from."""
+        found, left = set(), [id_]
+        while left:
+            found.add(left.pop())
+            left += [parent for one in found for parent in self.versions[one].parents if parent not in found]
+        return found
+
+    def common_ancestors(self, one: str, other: str) -> list[str]:
+        """Return the versions that both come from and that none of the others comes from."""
+        both = self.ancestors(one) & self.ancestors(other)
+        older = {old for id_ in both for old in self.ancestors(id_) - {id_}}
+        return sorted(both - older)
 
     def line(self, id_: str | None) -> list[str]:
         """Return a version and those before it, newest first."""

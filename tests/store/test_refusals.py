@@ -215,11 +215,12 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_lost_race_writes_nothing(tmp_path: Path, schema: Schema) -> None:
-    """Of two checkouts of one version the second conflicts without a byte written; a branch of its own keeps all its work."""
+def test_a_conflict_writes_nothing(tmp_path: Path, schema: Schema) -> None:
+    """Of two checkouts that changed the same the second conflicts without a byte written; a branch of its own keeps its work."""
     store = embstore.create(tmp_path / "s", schema=schema, durability="none")
     one, two = store.checkout(), embstore.open(tmp_path / "s").checkout()
     one.append("user", [1])
+    one.dense["w"] = 4
     two.append("user", [2], init={"user": ONE * 2})
     two.append("item", ["a"])
     two.consumed.append([0], [0])
@@ -237,6 +238,7 @@ def test_a_lost_race_writes_nothing(tmp_path: Path, schema: Schema) -> None:
     assert ([ids.tolist() for ids in second.consumed.of("user", [2])], second.dense["w"].tolist()) == ([["a"]], 5)
     assert (store.verify("mine").problems, store.at().ids("user").ids().tolist()) == ([], [1])
     one.append("user", [3])
+    one.dense["w"] = 3
     with pytest.raises(ConflictError, match="mine"):
         one.commit("third", branch="mine")
     assert one.commit("third").entities["user"] == 2

@@ -143,10 +143,10 @@ def test_moving_a_branch_back_and_forth(filled: Store) -> None:
 
 
 def test_a_commit_to_a_branch_that_moved(filled: Store) -> None:
-    """It conflicts, everything stays staged, and another branch takes it."""
+    """Where both changed an array it conflicts, everything stays staged, and another branch takes it."""
     work = filled.checkout()
     work.append("user", [9])
-    second = _step(filled, 2)
+    work.dense["n"], second = 1, _step(filled, 2)
     with pytest.raises(ConflictError, match="main"):
         work.commit("late")
     version = work.commit("late", branch="late")
