@@ -14,7 +14,7 @@
     │   ├── UnknownRefError (KeyError)
     │   ├── UnknownIdError (KeyError)
     │   └── UnknownNameError (KeyError)                entity, table, slot or dense array
-    ├── ConflictError                         exit 4   somebody else committed first
+    ├── ConflictError                         exit 4   others changed the same
     │   └── StaleCheckoutError                         rows of this checkout are no longer valid
     ├── RefusedError                          exit 5   not done, the store is as it was
     │   ├── StoreExistsError (FileExistsError)
@@ -23,6 +23,7 @@
     │   ├── UncommittedError                           a checkout was left with staged changes
     │   ├── NonFiniteError (ValueError)                NaN or infinity in what was to be committed
     │   ├── ForkedError (RuntimeError)                 a handle used after fork()
+    │   ├── LostRankError (RuntimeError)               another rank of a job has died, or is too late
     │   └── StorageError (OSError)                     disk full, read-only, no permission, lock not free
     └── DamagedStoreError                     exit 6   bytes on disk are not what was written
 """
@@ -112,7 +113,7 @@ class UnknownNameError(NotFoundError, KeyError):
 
 
 class ConflictError(EmbstoreError):
-    """The branch has moved since the checkout was made."""
+    """Others have changed the same since the checkout was made, or two branches have."""
 
     kind = "conflict"
     exit_code = 4
@@ -165,6 +166,12 @@ class ForkedError(RefusedError, RuntimeError):
     """A store handle was used in a forked child of the process that opened it."""
 
     kind = "forked"
+
+
+class LostRankError(RefusedError, RuntimeError):
+    """Another rank of a distributed job has died, or is too late."""
+
+    kind = "lost-rank"
 
 
 class StorageError(RefusedError, OSError):

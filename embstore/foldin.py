@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from embstore.checkout import Checkout
 from embstore.columns import TableRows
+from embstore.conflicts import OnConflict, Policies
 from embstore.consumed import ITEM, USER
 from embstore.epochs import differ
 from embstore.errors import ConflictError, InvalidInputError, RefusedError
 from embstore.features import sorted_ids, stage_frame
 from embstore.interactions import Batch, Interactions
+from embstore.runs import DoneError, commit_once, find_run, what_clashed
 from embstore.store import Store
 from embstore.trainer import Trainer, finite_metrics, settings_of, that_folds_in
 from embstore.version import Version
@@ -28,6 +30,8 @@ def fold_in(
     message: str,
     entity: Literal["user", "item"] = "user",
     branch: str = "main",
+    on_conflict: OnConflict = "fail",
+    run: str | None = None,
 ) -> Version:
     """Give new users (or items) vectors from their pairs with known items (or users), and commit; nothing else moves.
 
@@ -35,26 +39,41 @@ def fold_in(
     consumed. A new id that is left without pairs starts from its initial vector. The lineage counts ``new_ids``,
     ``ids_without_pairs`` and ``dropped_pairs``.
 
+    What others commit meanwhile stands beside it; where they gave the same new id another vector, ``on_conflict`` decides, as
+    `Checkout.commit` takes it. ``run``: a name of this piece of work; where the branch has a version of it, that one is returned
+    and no pair is recorded twice.
+
     Raises
     ------
     InvalidInputError
-        If the trainer cannot fold in, or the store lacks its tables; for an ``entity`` that is neither user nor item.
+        If the trainer cannot fold in, or the store lacks its tables; for an ``entity`` that is neither user nor item, and for
+        an ``on_conflict`` or ``run`` that cannot be used.
     RefusedError
         If the trainer changed anything but the rows of new ids.
     NonFiniteError
         For NaN or infinity in the vectors or metrics.
     ConflictError
-        If the branch moves meanwhile; nothing is written.
+        If others gave the same id another vector meanwhile; nothing is written.
     """
     settings = settings_of(trainer)
     that_folds_in(trainer)
+    Policies.of(on_conflict)
+    done = find_run(store, branch, run, folded_in=True)
+    if done is not None:
+        return done.version
     with store.checkout(branch) as work:
         counts = fold(work, trainer, interactions, entity=entity)
         work.lineage |= {"trainer": trainer.name, "settings": settings, "data": data_window(interactions), **counts}
+        if run is not None:
+            work.lineage["run"] = run
         try:
-            return work.commit(message, allow_empty=True)
+            return commit_once(store, work, branch, message, run=run, on_conflict=on_conflict, folded_in=True)
+        except DoneError as error:
+            work.discard()
+            return error.found.version
         except ConflictError as error:
-            msg = f"branch {branch!r} has moved while {len(interactions)} pairs were folded in; nothing is written, fold in again"
+            work.discard()
+            msg = f"{what_clashed(error, branch)}; nothing is written, fold in again or say with on_conflict= whose vectors stand"
             raise ConflictError(msg) from error
 
 

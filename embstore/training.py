@@ -6,26 +6,25 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 from rich.console import Console
 
 from embstore.checkout import Checkout
+from embstore.conflicts import OnConflict, Policies
 from embstore.consumed import ITEM, USER
-from embstore.epochs import BestEpoch, differ
-from embstore.errors import ConflictError, InvalidInputError
+from embstore.epochs import differ
+from embstore.errors import InvalidInputError
 from embstore.features import sorted_ids, stage_features
 from embstore.foldin import data_window
 from embstore.interactions import Batch, Interactions
 from embstore.lineage import check_message
-from embstore.names import check_name
-from embstore.recommending import Evaluation
+from embstore.runs import Found, Landing, arrived, find_run
 from embstore.store import Store
-from embstore.trainer import Trainer, finite_metrics, settings_of
+from embstore.trainer import FollowsValidation, Trainer, finite_metrics, settings_of
+from embstore.validation import BestEpoch, Validation
 from embstore.version import Version
 
-SELECTION_METRIC = "ndcg@100"
 Report = Callable[[int, Mapping[str, float]], None]
 
 
@@ -35,13 +34,13 @@ def fit(
     interactions: Interactions,
     *,
     message: str,
-    validation: Interactions | None = None,
+    validation: Interactions | Validation | None = None,
     patience: int | None = None,
     branch: str = "main",
     slots: Literal["keep", "reset"] = "keep",
     consumed: Literal["merge", "replace"] = "merge",
     commit_every: int | None = None,
-    on_conflict: str = "fail",
+    on_conflict: OnConflict = "fail",
     run: str | None = None,
     progress: bool | Report = False,
 ) -> Version:
@@ -49,44 +48,42 @@ def fit(
 
     ::
 
-        if the branch has a version of this run: return it, or go on from the last one if the run was cut short
         work = store.checkout(branch)
         add the tables that are missing; append new ids, sorted; stage features; record the pairs as consumed
         for metrics in trainer.train(work, pairs in the order of time, user, item and rating):
             refuse what is not finite; validate; keep the best epoch; stop; commit every so many epochs
-        go back to the best epoch; commit
+        go back to the best epoch; commit, laid on what others have committed meanwhile
 
     ``validation``: targets, ranked after each epoch; the epoch with the best NDCG@100 is committed, without it the last one.
-    ``patience``: stop after so many epochs without a better one. ``slots="reset"``: optimizer slots of the trainer's tables
-    start at their fill again, and arrays ``optim.….<trainer's name>.…`` go (`embstore.bind` keeps there what an optimizer knows
-    of parameters without rows); other arrays stay. ``consumed="replace"``: earlier records of these users go.
-    ``run``: a name of this piece of work, so that nothing is trained or recorded twice. ``progress``: a line an epoch on a
-    terminal's stderr, or a callable(epoch, metrics). Without any pairs nothing is trained, and the version says so.
+    `embstore.Validation` says it in another way, or judges by a callable of one's own. ``patience``: stop after so many epochs
+    without a better one. ``slots="reset"``: optimizer slots of the trainer's tables start at their fill again, and arrays
+    ``optim.….<trainer's name>.…`` go (`embstore.bind` keeps there what an optimizer knows of parameters without rows); other
+    arrays stay. ``consumed="replace"``: earlier records of these users go. ``on_conflict``: as `Checkout.commit` takes it, for
+    what others have changed too since this began (ours is this training); networks want ``{"rows": "mean", "dense": "ours"}``.
+    ``run``: a name of this piece of work, so that nothing is trained or recorded twice: where the branch has it, that version
+    is returned; one that was cut short goes on; one on a branch of its own is merged from there. ``progress``: a line an epoch
+    on a terminal's stderr, or a callable(epoch, metrics). Without any pairs nothing is trained, and the version says so.
 
     Raises
     ------
     ConflictError
-        If the branch has moved: the work is on a branch ``<branch>-<run>``, which the message names.
+        If others have changed the same meanwhile: the work is on a branch ``<branch>-<run>``, which the message names.
     NonFiniteError
         For NaN or infinity in metrics or rows.
-    SchemaMismatchError, IdTypeError
-        If the store has a table with another dim or dtype, or ids of another type.
     InvalidInputError
-        For options, a trainer or pairs that cannot be used.
+        For options, a trainer or pairs that cannot be used: SchemaMismatchError, IdTypeError where the store has it otherwise.
     """
     _check_words(message=message, slots=slots, consumed=consumed, on_conflict=on_conflict)
     _check_epochs(patience=patience, commit_every=commit_every, judged=validation is not None)
-    _check_run(run, branch)
-    begun = None if run is None else _version_of(store, branch, run)
-    if begun is not None and not begun.lineage.get("unfinished"):
-        return begun
+    begun = find_run(store, branch, run)
+    if begun is not None and begun.is_finished:
+        return arrived(store, begun, branch, on_conflict=on_conflict)
     pairs = interactions.ordered()
-    lineage = _lineage(trainer, pairs, run)
-    with store.checkout(branch) as work:
-        training = _Training(work, trainer, message, branch, lineage, _report(progress), commit_every)
-        batch = training.go_on_from(begun, pairs) if begun else stage_pairs(work, trainer, pairs, slots=slots, consumed=consumed)
-        if len(batch):
-            training.train(batch, validation, patience)
+    with store.checkout(begun.branch if begun else branch) as work:
+        landing = Landing(store, work, branch, run, on_conflict)
+        training = _Training(work, trainer, message, landing, _lineage(trainer, pairs, run), _report(progress), commit_every)
+        batch = training.begin(begun, pairs, slots=slots, consumed=consumed)
+        training.train(batch, validation, patience=patience)
         return training.commit()
 
 
@@ -97,14 +94,21 @@ class _Training:
     work: Checkout
     trainer: Trainer
     message: str
-    branch: str
+    landing: Landing
     lineage: Mapping[str, Any]
     report: Report
     commit_every: int | None
     epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    best_before: Mapping[str, Any] | None = None
 
-    def go_on_from(self, begun: Version, pairs: Interactions) -> Batch:
+    def begin(self, begun: Found | None, pairs: Interactions, *, slots: str, consumed: str) -> Batch:
+        """Stage what the first epoch needs, or go on with a run that was cut short."""
+        if begun is not None:
+            return self._go_on_from(begun.version, pairs)
+        return stage_pairs(self.work, self.trainer, pairs, slots=slots, consumed=consumed)
+
+    def _go_on_from(self, begun: Version, pairs: Interactions) -> Batch:
         """Take up a run where its last version left it; its ids and pairs are in the store already."""
         before = begun.lineage
         for what in ("trainer", "data"):
@@ -112,28 +116,50 @@ class _Training:
                 msg = f"run {before['run']!r}: begun with {what} {before[what]!r}, now {self.lineage[what]!r}; take another name"
                 raise InvalidInputError(msg)
         self.epoch, self.metrics = before["epochs"], before["metrics"]
+        self.lineage = {**self.lineage, "resumed": begun.id}
+        if "best" in before:
+            self.best_before = {**before["best"], "version": self.landing.store.at(before["best"]["version"])}
         return pairs.to_batch(self.work)
 
-    def train(self, batch: Batch, validation: Interactions | None, patience: int | None) -> None:
-        """Train epoch by epoch and leave in ``work`` what is to be committed."""
-        judge = None if validation is None else _judge(self.work, self.trainer, validation)
-        best = BestEpoch(SELECTION_METRIC, patience=patience)
-        if judge is not None and self.epoch:
-            best.see(self.work, epoch=self.epoch, metrics={**self.metrics, **judge.run()})
+    def train(self, batch: Batch, validation: Interactions | Validation | None, *, patience: int | None) -> None:
+        """Train epoch by epoch and leave in ``work`` what is to be committed; without pairs, nothing."""
+        if len(batch) == 0:
+            return
+        judged = Validation(validation) if isinstance(validation, Interactions) else validation
+        best = BestEpoch(self.work, self.trainer, judged, patience=patience)
+        if self.best_before is not None:
+            best.take_up(**self.best_before)
+        elif self.epoch:
+            best.see(epoch=self.epoch, metrics={**self.metrics, **best.judge()})
         for metrics in self._epochs(batch):
             self.epoch += 1
             self.metrics = finite_metrics(metrics, f"trainer {self.trainer.name!r}, epoch {self.epoch}")
             self.work.staged.check_finite()
-            self.metrics |= {} if judge is None else judge.run()
+            found = best.judge()
+            if found and isinstance(self.trainer, FollowsValidation):
+                self.trainer.judged(self.work, found)
+            self.metrics |= found
             self.report(self.epoch, self.metrics)
-            if judge is not None and best.see(self.work, epoch=self.epoch, metrics=self.metrics):
+            if best.see(epoch=self.epoch, metrics=self.metrics):
                 break
             if self.commit_every and self.epoch % self.commit_every == 0 and self.epoch != self._n_epochs:
-                self._commit(f"{self.message} (epoch {self.epoch})", {"unfinished": True})
-        if judge is not None:
-            best.put_back(self.work)
+                self._commit_on_the_way(best)
+        if best.epoch:
+            best.put_back()
             self.lineage = {**self.lineage, "epochs_trained": self.epoch}
             self.epoch, self.metrics = best.epoch, best.metrics
+
+    def _commit_on_the_way(self, best: BestEpoch) -> None:
+        """Commit this epoch, and before it the best one, so that a run which is taken up can still go back to that."""
+
+        def commit(epoch: int, metrics: Mapping[str, float]) -> Version:
+            more = {"epochs": epoch, "metrics": dict(metrics), "unfinished": True, **best.record()}
+            return self._commit(f"{self.message} (epoch {epoch})", more)
+
+        best.commit(commit, now=self.epoch)
+        version = commit(self.epoch, self.metrics)
+        if best.epoch == self.epoch:
+            best.take_up(version, epoch=self.epoch, metrics=self.metrics)
 
     @property
     def _n_epochs(self) -> int | None:
@@ -153,33 +179,14 @@ class _Training:
         return replace(self.trainer, epochs=left).train(self.work, batch) if left > 0 else ()  # type: ignore[type-var]
 
     def commit(self) -> Version:
-        """Commit the end of the training.
-
-        Raises
-        ------
-        ConflictError
-            If the branch has moved meanwhile: it is on another one.
-        """
-        version = self._commit(self.message, {})
-        if self.work.branch != self.branch:
-            where = f"version {version.id} on branch {self.work.branch!r}"
-            msg = f"branch {self.branch!r} moved while this was trained; the work is {where}, merge it or train again"
-            raise ConflictError(msg)
-        return version
+        """Commit the end of the training."""
+        return self.landing.land(self.message, self._record({}))
 
     def _commit(self, message: str, more: Mapping[str, Any]) -> Version:
-        record = {**self.lineage, "epochs": self.epoch, "metrics": self.metrics, **more}
-        self.work.lineage = dict(record)
-        try:
-            return self.work.commit(message, allow_empty=True)
-        except ConflictError:
-            return self.work.commit(message, branch=self._free_branch(), allow_empty=True)
+        return self.landing.keep(message, self._record(more))
 
-    def _free_branch(self) -> str:
-        """Return the name of a branch that is not there yet."""
-        taken = {*self.work.repo.branches(), *self.work.repo.tags()}
-        name = f"{self.branch}-{self.lineage.get('run', uuid4().hex[:8])}"
-        return name if name not in taken else f"{self.branch}-{uuid4().hex[:8]}"
+    def _record(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self.lineage, "epochs": self.epoch, "metrics": self.metrics, **more}
 
 
 def stage_pairs(work: Checkout, trainer: Trainer, pairs: Interactions, *, slots: str = "keep", consumed: str = "merge") -> Batch:
@@ -220,14 +227,11 @@ def _reset_slots(work: Checkout, name: str) -> None:
         slot.scatter(live[changed], fresh[changed])
 
 
-def _check_words(*, message: str, slots: str, consumed: str, on_conflict: str) -> None:
+def _check_words(*, message: str, slots: str, consumed: str, on_conflict: OnConflict) -> None:
     """Refuse before the training what would be refused after it."""
     check_message(message)
-    choices = {
-        "slots": (slots, "keep", "reset"),
-        "consumed": (consumed, "merge", "replace"),
-        "on_conflict": (on_conflict, "fail"),
-    }
+    Policies.of(on_conflict)
+    choices = {"slots": (slots, "keep", "reset"), "consumed": (consumed, "merge", "replace")}
     for name, (value, *known) in choices.items():
         if value not in known:
             msg = f"{name}={value!r}: give {' or '.join(map(repr, known))}"
@@ -244,30 +248,10 @@ def _check_epochs(*, patience: int | None, commit_every: int | None, judged: boo
         raise InvalidInputError(msg)
 
 
-def _check_run(run: str | None, branch: str) -> None:
-    """Refuse a run whose name cannot be part of a branch's, where a conflict would put its work."""
-    if run is not None:
-        check_name(run, "run")
-        check_name(f"{branch}-{run}", "branch")
-
-
-def _version_of(store: Store, branch: str, run: str) -> Version | None:
-    """Return the newest version of a run in the log of a branch."""
-    return next((version for version in store.log(branch) if version.lineage.get("run") == run), None)
-
-
 def _lineage(trainer: Trainer, pairs: Interactions, run: str | None) -> dict[str, Any]:
     settings = settings_of(trainer)
     lineage = {"trainer": trainer.name, "settings": settings, "seed": settings.get("seed"), "data": data_window(pairs)}
     return lineage if run is None else lineage | {"run": run}
-
-
-def _judge(work: Checkout, trainer: Trainer, validation: Interactions) -> Evaluation:
-    judge = Evaluation(work, trainer, validation)
-    if judge.n_users == 0:
-        msg = f"validation: of {len(validation)} pairs none has a known user and a known item; give targets of users trained on"
-        raise InvalidInputError(msg)
-    return judge
 
 
 def _report(progress: bool | Report) -> Report:

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,27 +139,52 @@ def test_closed_pipe_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([], []),
         ([("b", ["a"]), ("a", [])], ["*", "*"]),
-        ([("m", ["a", "b"]), ("a", ["c"]), ("b", ["c"]), ("c", [])], ["* \\", "* |", "| *", "* /"]),
-        ([("m", ["a", "b"]), ("b", ["c"]), ("a", ["c"]), ("c", [])], ["* \\", "| *", "* |", "* /"]),
-        ([("n", ["m", "b"]), ("m", ["a", "b"]), ("b", ["a"]), ("a", [])], ["* \\", "* \\", "| *", "* /"]),
-        ([("m", ["a", "b", "c"]), ("a", []), ("b", []), ("c", [])], ["* \\ \\", "* | |", "  * |", "    *"]),
+        ([("m", ["a", "b"]), ("a", ["c"]), ("b", ["c"]), ("c", [])], ["*-.", "* |", "| *", "*-'"]),
+        ([("m", ["a", "b"]), ("b", ["c"]), ("a", ["c"]), ("c", [])], ["*-.", "| *", "* |", "*-'"]),
+        ([("n", ["m", "b"]), ("m", ["a", "b"]), ("b", ["a"]), ("a", [])], ["*-.", "*-+", "| *", "*-'"]),
+        ([("m", ["a", "b", "c"]), ("a", []), ("b", []), ("c", [])], ["*-.-.", "* | |", "  * |", "    *"]),
+        (
+            [("n", ["m", "y"]), ("m", ["b", "z"]), ("z", ["b"]), ("y", ["a"]), ("b", ["a"]), ("a", [])],
+            ["*-.", "*-|-.", "| | *", "| * |", "*-|-'", "*-'"],
+        ),
+        ([("m", ["a", "b"]), ("b", ["c", "a"]), ("a", ["c"]), ("c", [])], ["*-.", "+-*", "* |", "*-'"]),
     ],
 )
 def test_graph(versions: list[tuple[str, list[str]]], lines: list[str]) -> None:
-    """Lanes begin at a merge and end where their versions meet."""
+    """Lanes begin at a merge, end where their versions meet, and are crossed by strokes that are not theirs."""
     assert draw(versions) == lines
 
 
-@given(st.lists(st.lists(st.integers(1, 4), max_size=3, unique=True), max_size=12))
+def parents_drawn(names: Sequence[str], lines: Sequence[str]) -> dict[str, set[str]]:
+    """Return the parents of each version as somebody reads them who has nothing but the drawing."""
+    parents: dict[str, set[str]] = {name: set() for name in names}
+    lanes: dict[int, set[str]] = {}  # whose parent is down this lane
+    for name, line in zip(names, lines, strict=True):
+        star = line.index("*")
+        touching = re.compile("[-.'+*|]*").match(line, len(line[:star].rstrip("-.'+|")))
+        assert touching is not None
+        marks = {i // 2: line[i] for i in range(*touching.span()) if i % 2 == 0}
+        for lane, mark in marks.items():
+            for child in lanes.pop(lane, set()) if mark in "*'" else ():
+                parents[child].add(name)
+            if mark in "*.":
+                lanes[lane] = {name}
+            elif mark == "+":
+                lanes[lane].add(name)
+    return parents
+
+
+@given(st.lists(st.lists(st.integers(1, 4), max_size=3, unique=True), min_size=1, max_size=14))
 def test_graph_of_any_history(steps: list[list[int]]) -> None:
-    """Whatever the merges, each version has a line with one star, and a star with a parent has a lane that goes on below."""
-    n = len(steps)
-    versions = [(str(i), [str(i + step) for step in sorted(back) if i + step < n]) for i, back in enumerate(steps)]
+    """Whatever the merges, each version has a line with one star, and its parents can be read off the lines below."""
+    everyone = [(str(i), [str(i + step) for step in back if i + step < len(steps)]) for i, back in enumerate(steps)]
+    reached = {"0"}
+    for name, parents in everyone:
+        reached |= set(parents) if name in reached else set()
+    versions = [(name, parents) for name, parents in everyone if name in reached]
     lines = draw(versions)
-    assert [line.count("*") for line in lines] == [1] * n
-    for (_, parents), line, below in zip(versions, lines, lines[1:], strict=False):
-        place = line.index("*")
-        assert not parents or below[place : place + 1] in ("*", "|", "/", "\\")
+    assert [line.count("*") for line in lines] == [1] * len(versions)
+    assert parents_drawn([name for name, _ in versions], lines) == {name: set(parents) for name, parents in versions}
 
 
 def test_progress_waits(monkeypatch: pytest.MonkeyPatch) -> None:

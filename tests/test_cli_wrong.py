@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,21 @@ WRONG: list[tuple[str, int, str]] = [
     ("diff {store} main nope", 3, "ref 'nope'"),
     ("revert {store} nope", 3, "ref 'nope'"),
     ("revert {store} main~1 --branch nope", 3, "branch 'nope': there are exp, main; the verb branch makes one"),
+    ("merge {store} nope", 3, "ref 'nope': no branch, tag or version is called so"),
+    ("merge {store} exp~9", 3, "ref 'exp~9': there are only 2 versions before it"),
+    ("merge {store} exp --into nope", 3, "branch 'nope': there are exp, main; the verb branch makes one"),
+    ("merge {store} exp --into v1", 3, "branch 'v1': there are exp, main; the verb branch makes one"),
+    ("merge {store} main", 2, "branch 'main' into itself: name another SOURCE, or another branch with --into"),
+    ("merge {store} exp --into exp", 2, "branch 'exp' into itself"),
+    (
+        "merge {store} exp --on-conflict nope",
+        2,
+        "--on-conflict 'nope': give fail, ours, theirs or mean, or one for each, as in rows=",
+    ),
+    ("merge {store} exp --on-conflict cols=ours", 2, "--on-conflict 'cols=ours': give"),
+    ("merge {store} exp --on-conflict rows=", 2, "--on-conflict 'rows=': give"),
+    ("merge {store} exp --on-conflict rows=ours,mean", 2, "--on-conflict 'mean': give name=value"),
+    ("merge {new} exp", 3, "new: nothing is there"),
     ("compact {store} --branch v1", 3, "branch 'v1': there are exp, main"),
     ("train {store} {pairs} -m x --branch nope", 3, "ref 'nope'"),
     ("train {store} {pairs} -m x --branch v1", 3, "branch 'v1'"),
@@ -47,7 +60,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("log {new}", 3, "new: nothing is there"),
     ("log {folder}", 3, "folder: this is no embstore store"),
     ("log {pairs}", 3, "pairs.csv: this is no embstore store"),
-    ("log gopher://store", 2, "store 'gopher://store': use a path"),
+    ("log gopher://store", 2, "store 'gopher://store': give a path"),
     ("init {store}", 5, "store: something is there already"),
     ("init {folder}", 5, "folder: something is there already"),
     ("export {store} {folder}", 5, "folder: something is there already"),
@@ -99,7 +112,15 @@ WRONG: list[tuple[str, int, str]] = [
     ("train {store} {pairs} -m x --set decay=nan", 2, "setting decay='nan'"),
     ("train {store} {pairs} -m x --set decay", 2, "--set 'decay': give name=value"),
     ("train {store} {pairs} -m x --set decay=1 --set decay=2", 2, "decay is there twice"),
-    ("train {store} {pairs} -m x --on-conflict nope", 2, "--on-conflict 'nope': give 'fail'"),
+    (
+        "train {store} {pairs} -m x --on-conflict nope",
+        2,
+        "--on-conflict 'nope': give fail, ours, theirs or mean, or one for each,",
+    ),
+    ("train {store} {pairs} -m x --on-conflict rows=nope", 2, "--on-conflict 'rows=nope': give fail, ours"),
+    ("train {store} {pairs} -m x --on-conflict rows=ours,rows=mean", 2, "rows is there twice; give it once"),
+    ("fold-in {store} {pairs} -m x --on-conflict nope", 2, "--on-conflict 'nope': give fail"),
+    ("fold-in {store} {pairs} -m x --run a/b", 2, "run name 'a/b'"),
     ("train {store} {pairs} -m x --patience 2", 2, "--patience 2 without --validation: give held-out pairs"),
     ("train {store} {pairs} -m x --run a/b", 2, "run name 'a/b'"),
     ("train {bare} {pairs} -m x", 2, "no version up to here records a trainer; name one with --trainer"),
@@ -166,38 +187,6 @@ def test_ambiguous_prefix() -> None:
     assert message.startswith(f"ref {start!r}: 2 versions begin so ({start}")
 
 
-class _CommitsWhenRead(io.RawIOBase):
-    """Standard input that somebody else uses to commit first."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._left = [b"8\n", b""]
-
-    def readable(self) -> bool:
-        """Return that it is."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Commit, then give one id."""
-        data = self._left.pop(0) if self._left else b""
-        if data:
-            with embstore.open(self._path).checkout() as work:
-                work.append("user", [7])
-                work.commit("theirs")
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def test_conflict(tmp_path: Path) -> None:
-    """Where somebody else committed first, nothing of ours is."""
-    store = make_store(tmp_path / "store")
-    code, message = error_of("append", store.url, "user", "-", "-m", "ours", input=io.BufferedReader(_CommitsWhenRead(store.url)))
-    assert code == 4
-    assert message.startswith("branch 'main' has moved")
-    assert message.endswith("; nothing is committed; run it again")
-    assert [version.message for version in store.log()][:2] == ["theirs", "forget 3"]
-
-
 def test_damage(tmp_path: Path) -> None:
     """A version with a byte that was turned over is found, told and exits with 6."""
     store = embstore.create(tmp_path / "store", schema=Schema((TableSpec("taste", "user", 64),)), durability="none")
@@ -223,65 +212,3 @@ def test_damage(tmp_path: Path) -> None:
 def test_message_with_control_characters_stays_one_line(places: dict[str, str]) -> None:
     """What a caller gave cannot move the cursor or break the line of an error."""
     assert "\\x1b[2J" in error_of("show", places["store"], "a\x1b[2J\nb")[1]
-
-
-PLUGIN = """
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-import embstore
-
-@dataclass(frozen=True)
-class Trains:
-    name: ClassVar[str] = "trains"
-    def schema(self):
-        return embstore.Schema((embstore.TableSpec("taste", "user", 7),))
-    def train(self, work, batch):
-        yield {}
-
-@dataclass(frozen=True)
-class Folds(Trains):
-    name: ClassVar[str] = "folds"
-    def fold_in(self, work, rows, batch):
-        work.table("taste").scatter(rows, np.full((len(rows), 7), np.inf))
-        return {}
-
-@dataclass(frozen=True)
-class Slow(Trains):
-    name: ClassVar[str] = "slow"
-    def train(self, work, batch):
-        with embstore.open(work.repo.url).checkout() as other:
-            other.append("user", [77])
-            other.commit("theirs")
-        yield {}
-"""
-
-
-@pytest.mark.parametrize(
-    ("call", "code", "ending"),
-    [
-        ("fold-in {store} {pairs} -m x --trainer trains", 2, "cannot fold in; use the verb train, or another trainer"),
-        ("fold-in {store} {pairs} -m x --trainer folds --entity item", 2, "users only; use the verb train for new items"),
-        ("fold-in {store} {pairs} -m x --trainer folds", 5, "nothing is committed; mend the data, or take other settings"),
-        ("train {store} {pairs} -m x --trainer slow", 4, "take it with the verb branch (--at and --move), or train again"),
-        ("recommend {trained} 9", 2, "trainer 'trains' cannot rank items; train with another one"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_trainers_that_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, ending: str) -> None:
-    """What a trainer cannot do is told with the verb that helps, not with a method."""
-    info = tmp_path / "awkward-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: awkward\nVersion: 1.0\n", encoding="utf-8")
-    names = "".join(f"{name.lower()} = awkward_plugin:{name}\n" for name in ("Trains", "Folds", "Slow"))
-    (info / "entry_points.txt").write_text(f"[embstore.trainers]\n{names}", encoding="utf-8")
-    (tmp_path / "awkward_plugin.py").write_text(PLUGIN, encoding="utf-8")
-    (tmp_path / "pairs.csv").write_text("user,item\n9,a\n1,new\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "awkward_plugin", raising=False)
-    places = {"store": str(tmp_path / "store"), "pairs": str(tmp_path / "pairs.csv"), "trained": str(tmp_path / "trained")}
-    make_store(Path(places["store"]))
-    run("init", places["trained"], "--entity", "user=int64", "-q")
-    run("train", places["trained"], places["pairs"], "-m", "x", "--trainer", "trains", "-q")
-    found_code, message = error_of(*(word.format(**places) for word in call.split()))
-    assert (found_code, message[-len(ending) :]) == (code, ending)

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 import embstore
-from embstore import Batch, Checkout, ConflictError, Interactions, InvalidInputError, NonFiniteError, RefusedError, Store, Version
-from tests.examples import DAY_1, DAY_2, Scripted, new_store
+from embstore import Batch, Checkout, Interactions, InvalidInputError, NonFiniteError, RefusedError
+from tests.examples import DAY_1, Scripted, new_store
 from tests.plugin.tinymf import TinyMF
 from trainers.popularity import Popularity
 
@@ -148,22 +148,3 @@ def test_fold_in_of_nobody_new() -> None:
     version = embstore.fold_in(store, TinyMF(), Interactions([1], ["d"]), message="known")
     assert (version.lineage["new_ids"], version.lineage["metrics"]) == (0, {})
     assert (version.parent, len(version.consumed)) == (before.id, 7)
-
-
-def _fold_while_moving(store: Store) -> Version:
-    @dataclass(frozen=True)
-    class Slow(TinyMF):
-        def fold_in(self, work: Checkout, rows: NDArray[np.int64], batch: Batch, *, entity: str = "user") -> dict[str, float]:
-            embstore.fit(store, Popularity(), DAY_2, message="somebody else")
-            return super().fold_in(work, rows, batch, entity=entity)
-
-    return embstore.fold_in(store, Slow(), NEW, message="newcomers")
-
-
-def test_fold_in_while_the_branch_moves_writes_nothing() -> None:
-    """Where the branch moved meanwhile, nothing is written, and the error says so."""
-    store = new_store()
-    embstore.fit(store, TinyMF(), DAY_1, message="day 1")
-    with pytest.raises(ConflictError, match="branch 'main' has moved while 6 pairs were folded in; nothing is written"):
-        _fold_while_moving(store)
-    assert (store.at().message, 8 in store.at().ids("user")) == ("somebody else", False)

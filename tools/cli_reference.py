@@ -19,8 +19,8 @@ This page is made from `embstore --help` and from the help of every verb by `pyt
 
 - `STORE` is a folder or a URL. `REF` is a branch, a tag or the beginning of a version id (4 characters or more); then perhaps
   `~2`, two versions earlier, or `@2026-11-01`, the newest at or before that day (UTC). Without one, verbs speak of `main`.
-- `FILE` is .csv, .csv.gz, .tsv, .parquet or .inter by its ending. Its columns are `user` and `item`, and `rating` and `time`
-  if there are any; others are named by `--columns user=customer_id,time=when`.
+- `FILE` is .csv, .csv.gz, .tsv, .parquet, .inter or .npz by its ending. Its columns are `user` and `item`, and `rating` and
+  `time` if there are any; others are named by `--columns user=customer_id,time=when`.
 - `--json` gives one document on standard output (`log`, `blame`, `branch`, `tag`, `ids`, `recommend` and `trainers` a list),
   complete where the text for people is cut. What JSON has no number for, such as NaN, is `null`.
 - Standard output has what was asked for. Errors, one line each, and progress go to standard error; progress only on a
@@ -33,7 +33,7 @@ This page is made from `embstore --help` and from the help of every verb by `pyt
 | 0 | done |
 | 2 | input that cannot be used: an option, a file, a column, an id of another type, a trainer or setting that there is not |
 | 3 | not found: store, ref, entity, table, id |
-| 4 | conflict: somebody else committed to the branch meanwhile |
+| 4 | conflict: others changed the same meanwhile; nothing is lost, the message says how to go on |
 | 5 | refused, and the store is as it was: what exists already, a spent name, NaN, a full disk |
 | 6 | the store is damaged |
 | 130, 141 | interrupted; nobody reads the output any more |

@@ -28,7 +28,7 @@ def append(store: str, entity: str, file: str, *, message: str, branch: str, as_
     with opened.checkout(branch) as work:
         work.append(entity, read_ids(file, work, entity))
         if not work.dirty:
-            report_unchanged(work.version, opened, branch=branch, why="all ids are there already", as_json=as_json)
+            report_unchanged(work.version, opened, branch=branch, why="as it was: all ids are there already", as_json=as_json)
             return
         report_made(work.commit(message), opened, branch=branch, as_json=as_json)
 

@@ -25,6 +25,6 @@ def compact(store: str, *, branch: str, as_json: bool) -> None:
     with progress(f"compacting {store}", shown=not options.is_quiet()):
         version = opened.compact(branch)
     if version.id == before:
-        report_unchanged(version, opened, branch=branch, why="nothing to fold", as_json=as_json)
+        report_unchanged(version, opened, branch=branch, why="as it was: nothing to fold", as_json=as_json)
     else:
         report_made(version, opened, branch=branch, as_json=as_json)

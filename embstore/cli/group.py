@@ -18,6 +18,9 @@ SECTIONS = {
         "init": "Make a store.",
         "verify": "Check that a version is whole.",
         "compact": "Fold what commits have added into one piece.",
+        "expire": "Forget old versions.",
+        "gc": "Delete what no version leads to any more.",
+        "doctor": "Look at a store and what it stands on.",
         "export": "Write one version, without its log, to a new store.",
         "import": "Make a version of a model that another system has saved.",
     },
@@ -28,6 +31,7 @@ SECTIONS = {
         "blame": "List the versions that changed an id's vectors.",
         "branch": "List, make, move or delete branches.",
         "tag": "List, make or delete tags.",
+        "merge": "Bring what another branch has changed into a branch.",
         "revert": "Commit a version that is equal to an earlier one.",
     },
     "Ids and vectors": {

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     help="Add to what these users have had, or replace it.",
 )
 @click.option("--commit-every", type=click.IntRange(min=1), metavar="N", help="Commit every N epochs too.")
-@click.option("--on-conflict", default="fail", show_default=True, metavar="C", help="What to do if the branch moves meanwhile.")
-@click.option("--run", metavar="NAME", help="A name of this piece of work: what is done is not done again.")
+@options.on_conflict
+@options.run
 @options.as_json
 @options.quiet
 def train(
@@ -61,15 +61,20 @@ def train(
 ) -> None:
     """Train on a file of pairs and commit what came of it.
 
-    FILE is .csv, .tsv, .parquet or .inter, with columns user and item, and rating and time if there are any. Trainer and settings
-    are those of the newest version that has some, but for what --trainer and --set say. Files of features are .csv, .tsv or
-    .parquet with a column user (item), or RecBole's .user and .item; the trainer's settings name the columns that count.
+    FILE is .csv, .tsv, .parquet or .inter, with columns user and item, and rating and time if there are any, or a matrix with its
+    ids, .npz. Trainer and settings are those of the newest version that has some, but for what --trainer and --set say. Files of
+    features are .csv, .tsv or .parquet with a column user (item), or RecBole's .user and .item; the trainer's settings name the
+    columns that count.
+
+    What others commit meanwhile stands too. Where they changed the same, --on-conflict decides (ours is this training); if it is
+    fail, the work goes to a branch of its own, from where the verb merge or another train of the same --run brings it home.
     """
     from embstore.cli.settings import choose_trainer
     from embstore.cli.versions import report_made
     from embstore.progress import progress
     from embstore.training import fit
 
+    policy = options.parse_policy(on_conflict)
     opened = options.open_store(store)
     version = opened.at(branch)
     learner = choose_trainer(version, trainer, settings)
@@ -87,7 +92,7 @@ def train(
             slots=slots,  # type: ignore[arg-type]
             consumed=consumed,  # type: ignore[arg-type]
             commit_every=commit_every,
-            on_conflict=on_conflict,
+            on_conflict=policy,
             run=run,
             progress=lambda epoch, metrics: step(epoch, _figures(metrics)),
         )
@@ -104,6 +109,8 @@ def train(
 @options.columns
 @options.features
 @click.option("--entity", type=click.Choice(["user", "item"]), default="user", show_default=True, help="Whose ids are new.")
+@options.on_conflict
+@options.run
 @options.as_json
 @options.quiet
 def fold_in(
@@ -118,6 +125,8 @@ def fold_in(
     user_features: str | None,
     item_features: str | None,
     entity: str,
+    on_conflict: str,
+    run: str | None,
     as_json: bool,
 ) -> None:
     """Give new ids vectors and leave all others as they are.
@@ -129,12 +138,22 @@ def fold_in(
     from embstore.cli.versions import report_made
     from embstore.progress import progress
 
+    policy = options.parse_policy(on_conflict)
     opened = options.open_store(store)
     version = opened.at(branch)
     learner = choose_trainer(version, trainer, settings)
     pairs = with_features(read_pairs(file, version, columns), version, learner, user=user_features, item=item_features)
     with progress(f"folding in with {learner.name}", shown=not options.is_quiet()):
-        made = embstore.fold_in(opened, learner, pairs, message=message, entity=entity, branch=branch)  # type: ignore[arg-type]
+        made = embstore.fold_in(
+            opened,
+            learner,
+            pairs,
+            message=message,
+            entity=entity,  # type: ignore[arg-type]
+            branch=branch,
+            on_conflict=policy,
+            run=run,
+        )
     report_made(made, opened, branch=branch, as_json=as_json)
 
 

@@ -114,8 +114,8 @@ def report_made(version: Version, store: Store, *, branch: str, as_json: bool) -
 
 
 def report_unchanged(version: Version, store: Store, *, branch: str, why: str, as_json: bool) -> None:
-    """Say that a verb had nothing to commit."""
+    """Say why a verb had nothing to commit."""
     if as_json:
         write_json(document(version, Refs.of(store)))
     else:
-        note(pairs([(branch, f"{short_id(version.id)}  as it was: {why}")]))
+        note(pairs([(branch, f"{short_id(version.id)}  {why}")]))

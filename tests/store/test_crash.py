@@ -129,6 +129,64 @@ for number in range(kills):
     finished(fork(check), 30)
 print("done")
 """
+BESIDE = """
+def stage(work, writer):
+    # What turn n of a writer holds follows from n: users 0 to 2n of its own, all at n, and records of each.
+    n = int(work.dense.get(writer, 0)) + 1
+    rows = work.append("user", [f"{writer} {k}" for k in range(2 * n)])
+    items = work.append("item", [f"item {n}", f"{writer} {n}"])
+    work.table("user").scatter(rows, np.full((2 * n, 40), n))
+    work.consumed.append(rows[-2:], items)
+    work.dense[writer] = n
+    return n
+
+def acknowledged(writer):
+    path = os.path.join(place, writer)
+    return [line.split() for line in open(path)] if os.path.exists(path) else []
+
+def write(writer):
+    store = embstore.open(place + "/s")
+    with open(os.path.join(place, writer), "a") as log:
+        while True:
+            work = store.checkout()
+            n = stage(work, writer)
+            log.write(f"{n} {work.commit(f'{writer} {n}').id}\\n")
+            log.flush()
+
+def more_of(writer, number):
+    before, until = len(acknowledged(writer)), time.monotonic() + 20
+    while len(acknowledged(writer)) < before + number:
+        assert time.monotonic() < until, f"{writer} waits: the lock is stuck"
+        time.sleep(0.005)
+
+def check():
+    store = embstore.open(place + "/s")
+    tip, log = store.at(), list(store.log())
+    assert [list(version.parents) for version in log] == [[version.id] for version in log[1:]] + [[]], "not one line"
+    ids = [version.id for version in log]
+    for writer in ("killed", "beside"):
+        known = acknowledged(writer)
+        assert {id_ for _, id_ in known} <= set(ids), "an acknowledged version is lost"
+        n, last = int(tip.dense[writer]), int(known[-1][0])
+        assert last <= n <= last + 1, (writer, last, n)
+        users = [f"{writer} {k}" for k in range(2 * n)]
+        assert set(np.unique(tip.table("user").get(users))) == {n}
+        expected = [[f"{writer} {k // 2 + 1}" if k % 2 else f"item {k // 2 + 1}"] for k in range(2 * n)]
+        assert [had.tolist() for had in tip.consumed.of("user", users)] == expected
+    assert len(log) == 1 + sum(int(tip.dense[writer]) for writer in ("killed", "beside"))
+    assert store.verify(deep=True).problems == []
+
+finished(fork(lambda: embstore.create(place + "/s", schema=SCHEMA)), 30)
+random.seed(2)
+beside = fork(lambda: write("beside"))
+for number in range(kills):
+    wanted = len(acknowledged("killed")) + 1 + number % 2
+    killed(fork(lambda: write("killed")), random.uniform(0, 0.15), ready=lambda: len(acknowledged("killed")) >= wanted)
+    more_of("beside", 2)
+killed(beside, 0)
+finished(fork(check), 60)
+print("done")
+"""
 CREATIONS = """
 def make(url):
     import embstore.store
@@ -193,7 +251,14 @@ print("done")
 
 
 @pytest.mark.parametrize(
-    ("script", "kills"), [(COMMITS, 50), (CREATIONS, 25), (INTERRUPTS, 30)], ids=["commits", "creations", "interrupts"]
+    ("script", "kills"),
+    [
+        pytest.param(COMMITS, 50, id="commits"),
+        pytest.param(BESIDE, 5, id="beside another writer"),
+        pytest.param(BESIDE, 50, id="beside another writer, often", marks=[pytest.mark.soak, pytest.mark.timeout(1000)]),
+        pytest.param(CREATIONS, 25, id="creations"),
+        pytest.param(INTERRUPTS, 30, id="interrupts"),
+    ],
 )
 def test_killed_at_any_moment(tmp_path: Path, script: str, kills: int) -> None:
     """No acknowledged version is lost, the tip is whole, no lock is stuck; a store half made can be made again."""
@@ -203,7 +268,7 @@ def test_killed_at_any_moment(tmp_path: Path, script: str, kills: int) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr[-3000:]

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import icechunk
+import numpy as np
 import pytest
+
+from tests.store.actor import receive, send
+from tests.store.pair import Pair
+from tests.store.sizes import at_most
 
 ROOT = Path(__file__).resolve().parents[2]
 # Every step is told to both libraries; what it prints is compared.
@@ -237,11 +242,13 @@ def test_both_at_once(tmp_path: Path, pythons: list[str]) -> None:
     code = (
         HEAD
         + """
+import os
 from embstore.errors import ConflictError
 store, made = embstore.open(place), []
 while len(made) < 12:
     work = store.checkout()
-    work.dense["n"] = float(work.dense.get("n", 0)) + 1
+    counted = work.dense["n"][0] if "n" in work.dense else 0
+    work.dense["n"] = [counted + 1, os.getpid()]  # not what the other has: equal arrays do not conflict
     try:
         made.append(work.commit("one more").id)
     except ConflictError:
@@ -258,5 +265,33 @@ print(json.dumps(made))
     shown, _ = _run(pythons[1], SHOW, place)
     ids = [id_ for one in made for id_ in one]
     assert (len(ids), set(ids) <= set(shown["log"])) == (24, True)
-    assert shown["versions"][shown["log"][0]]["dense"]["n"] == 24
+    assert shown["versions"][shown["log"][0]]["dense"]["n"][0] == 24
     assert (shown["problems"], len(shown["log"])) == ([], 28)
+
+
+@pytest.mark.parametrize(
+    ("seed", "n_steps"),
+    [(0, 24), *(pytest.param(seed, 200, marks=[pytest.mark.soak, pytest.mark.timeout(1000)]) for seed in range(1, 4))],
+)
+def test_two_actors(tmp_path: Path, pythons: list[str], seed: int, n_steps: int) -> None:
+    """Both change, commit onto each other, rebase and merge in random turns, each with its own checkout; both see the model."""
+    pair = Pair(tmp_path / "s")
+    pair.store.branch("side")
+    model, rng = pair.model, np.random.default_rng(seed)
+    model.branches["side"] = model.branches["main"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["-m", "tests.store.actor", str(tmp_path / "s")]
+    actors = [
+        subprocess.Popen([python, *command], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for python in pythons
+    ]
+    asked = [(actors[rng.integers(2)], 1_000 * seed + n) for n in range(at_most(n_steps))]
+    for actor, number in [*asked, *((actor, None) for actor in actors)]:
+        assert actor.stdin is not None
+        assert actor.stdout is not None
+        send(actor.stdin, (model, number))
+        answer = receive(actor.stdout)
+        assert answer is not None, f"step {number} failed, see standard error"
+        model = answer
+    for actor in actors:
+        assert (actor.communicate(timeout=60)[0], actor.returncode) == (b"", 0)
+    assert len(model.versions) > n_steps / 10
