@@ -16,20 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from embstore.bound import Bound, Held, RowNumbers, Rows, RowSet, bound_parameters, tensors_of
-from embstore.checkout import Checkout
 from embstore.errors import InvalidInputError, SchemaMismatchError, UnknownIdError
 from embstore.extras import Extra
 from embstore.initial import U64
 from embstore.optimizers import OptimizerState
 from embstore.owned import owners
 from embstore.tensors import to_numpy
+from embstore.workspace import Workspace
 
 __all__ = ["Binding", "Rows", "bind"]
 Optimizers = torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None
 
 
 def bind(
-    work: Checkout,
+    work: Workspace,
     model: torch.nn.Module,
     optimizer: Optimizers,
     parameters: Mapping[str, str | Rows],
@@ -41,7 +41,7 @@ def bind(
     Parameters
     ----------
     work
-        Whose tables are meant; ids are appended before.
+        Whose tables are meant: a checkout, or a part of one that a worker or a rank has; ids are appended before.
     model
         Its bound parameters have one row for each row of their table (``len(work.ids(entity))``, plus leading rows), or, for a
         working set, one for each id given to ``restore``.
@@ -70,7 +70,7 @@ def bind(
     InvalidInputError
         If a parameter or table is named twice, an optimizer has a parameter that the module lacks, or an extra has no state.
     """
-    if not isinstance(work, Checkout) or not isinstance(model, torch.nn.Module):
+    if not isinstance(work, Workspace) or not isinstance(model, torch.nn.Module):
         msg = f"bind({type(work).__name__}, {type(model).__name__}): give a checkout and a torch module"
         raise InvalidInputError(msg)
     work.check_open()
@@ -82,7 +82,7 @@ class Binding:
     """A module tied to a checkout; made by ``bind``. It follows its checkout through commits, until that is closed."""
 
     def __init__(
-        self, work: Checkout, model: torch.nn.Module, optimizers: Optimizers, bound: list[Bound], extras: list[Extra]
+        self, work: Workspace, model: torch.nn.Module, optimizers: Optimizers, bound: list[Bound], extras: list[Extra]
     ) -> None:
         self._work = work
         self._model = model

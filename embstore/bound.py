@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embstore.checkout import Checkout
 from embstore.errors import InvalidInputError, SchemaMismatchError, UnknownNameError
 from embstore.initial import U64, row_digests
 from embstore.schema import TableSpec
 from embstore.tables import StagedSlot, StagedTable
 from embstore.tensors import RowView, stored_dtype
+from embstore.workspace import Workspace
 
 RowNumbers = NDArray[np.int64]
+_READ_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _first_names(model: torch.nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
 
 
-def bound_parameters(work: Checkout, model: torch.nn.Module, parameters: Mapping[str, str | Rows]) -> list[Bound]:
+def bound_parameters(work: Workspace, model: torch.nn.Module, parameters: Mapping[str, str | Rows]) -> list[Bound]:
     """Return the bound parameters in the order given.
 
     Raises
@@ -193,12 +194,20 @@ class Held:
         """Read the rows into the tensor; return their digests."""
         memory = self.view.memory()
         if self.rows is not None:
-            self.view.write(0, self.column.gather(self.rows))
+            for start, stop in self._read_at_once(self.rows):
+                self.view.write(start, self.column.gather(self.rows[start:stop]))
         elif memory is not None:
             self.column.values(out=memory)
         else:
             self.view.write(0, self.column.values())
         return self._digests(stored=False)
+
+    def _read_at_once(self, rows: RowNumbers) -> Iterator[tuple[int, int]]:
+        """Yield where blocks of ascending rows start and stop, which share few chunks; others lie anywhere, and are one block."""
+        height = len(rows)
+        if height and np.all(rows[1:] > rows[:-1]):
+            height = min(height, max(1, _READ_BYTES // max(1, self.view.read(0, 1).nbytes)))
+        return ((start, min(start + height, len(rows))) for start in range(0, len(rows), max(1, height)))
 
     def stage(self, known: U64 | None, removed: RowNumbers) -> U64:
         """Scatter the rows whose bits are not those that ``known`` are the digests of; return the digests of all.

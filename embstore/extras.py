@@ -57,7 +57,7 @@ class Extra:
         arrays: Arrays = []
         kept = self.kept
         state = _progress(kept, self._base_lrs) if isinstance(kept, LRScheduler) else kept.state_dict()
-        text = json.dumps(_encode(state, self.name, arrays), sort_keys=True, allow_nan=False)
+        text = json.dumps(encode(state, self.name, arrays), sort_keys=True, allow_nan=False)
         parts = [name for name in dense if name.startswith(f"{self.name}/")]
         for name in [name for name in parts if int(name.rpartition("/")[2]) >= len(arrays)]:
             del dense[name]
@@ -75,7 +75,7 @@ class Extra:
         """
         if self.name not in dense:
             return
-        state = _decode(json.loads(dense[self.name].tobytes()), lambda i: dense[f"{self.name}/{i}"])
+        state = decode(json.loads(dense[self.name].tobytes()), lambda i: dense[f"{self.name}/{i}"])
         if isinstance(self.kept, LRScheduler):
             _resume(self.kept, state, self._base_lrs)
         else:
@@ -143,8 +143,14 @@ def _current_lrs(scheduler: LRScheduler, saved: Mapping[str, Any], base_lrs: lis
     return [lr if same else other for lr, same, other in zip(lrs, unchanged, others, strict=True)]
 
 
-def _encode(value: Any, what: str, arrays: Arrays) -> Any:
-    """Return ``value`` in JSON; tensors and arrays go to the end of ``arrays``."""
+def encode(value: Any, what: str, arrays: Arrays) -> Any:
+    """Return ``value`` in JSON; tensors and arrays go to the end of ``arrays``.
+
+    Raises
+    ------
+    InvalidInputError
+        For anything but numbers, text, lists, mappings and tensors.
+    """
     if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
         return value
     if type(value) is float:
@@ -152,7 +158,7 @@ def _encode(value: Any, what: str, arrays: Arrays) -> Any:
     if isinstance(value, Mapping):
         return _encode_mapping(value, what, arrays)
     if isinstance(value, (list, tuple)):
-        items = [_encode(item, f"{what}[{i}]", arrays) for i, item in enumerate(value)]
+        items = [encode(item, f"{what}[{i}]", arrays) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"$": "tuple", "items": items}
     if isinstance(value, torch.Tensor):
         stored_dtype(value, what)
@@ -166,26 +172,27 @@ def _encode(value: Any, what: str, arrays: Arrays) -> Any:
 
 
 def _encode_mapping(value: Mapping[Any, Any], what: str, arrays: Arrays) -> dict[str, Any]:
-    items = [(key, _encode(item, f"{what}[{key!r}]", arrays)) for key, item in value.items()]
+    items = [(key, encode(item, f"{what}[{key!r}]", arrays)) for key, item in value.items()]
     if "$" not in value and all(type(key) is str for key in value):
         return dict(items)
-    return {"$": "mapping", "items": [[_encode(key, what, arrays), item] for key, item in items]}
+    return {"$": "mapping", "items": [[encode(key, what, arrays), item] for key, item in items]}
 
 
-def _decode(value: Any, read: Callable[[int], NDArray[Any]]) -> Any:
+def decode(value: Any, read: Callable[[int], NDArray[Any]]) -> Any:
+    """Return what ``encode`` was given; ``read`` gives its arrays."""
     if isinstance(value, list):
-        return [_decode(item, read) for item in value]
+        return [decode(item, read) for item in value]
     if not isinstance(value, dict):
         return value
     match value.get("$"):
         case None:
-            return {key: _decode(item, read) for key, item in value.items()}
+            return {key: decode(item, read) for key, item in value.items()}
         case "float":
             return float(value["value"])
         case "tuple":
-            return tuple(_decode(item, read) for item in value["items"])
+            return tuple(decode(item, read) for item in value["items"])
         case "mapping":
-            return {_decode(key, read): _decode(item, read) for key, item in value["items"]}
+            return {decode(key, read): decode(item, read) for key, item in value["items"]}
         case "tensor":
             return from_numpy(read(value["at"]), value["dtype"])
     return read(value["at"])

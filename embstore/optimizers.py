@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from embstore.bound import Bound, Held, RowNumbers
-from embstore.checkout import Checkout
 from embstore.columns import column_of
 from embstore.errors import SchemaMismatchError
 from embstore.initial import U64
 from embstore.owned import Entry, Owned
+from embstore.workspace import Workspace
 
 RECORDS = "optim"
 Digests = dict[tuple[str, str], U64]
@@ -41,7 +41,7 @@ class OptimizerState:
         Where its rows lie; None if it has none.
     """
 
-    def __init__(self, work: Checkout, owned: Owned, bound: Bound | None) -> None:
+    def __init__(self, work: Workspace, owned: Owned, bound: Bound | None) -> None:
         self._work = work
         self.owned = owned
         self.bound = bound

@@ -42,6 +42,11 @@ def dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def named_dtype(name: str) -> torch.dtype:
+    """Return the dtype of which ``dtype_name`` gave the name."""
+    return _NARROW[name]
+
+
 def stored_dtype(tensor: torch.Tensor, what: str) -> str:
     """Return the numpy dtype in which a tensor is stored.
 
