@@ -2,10 +2,10 @@ PYTHON := .venv/bin/python
 DATA := .cache/ml-100k
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint format test demo bench quality soak clean
+.PHONY: help env lint format test demo bench quality soak test-adapters clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 env:  ## make .venv with everything for development, or bring it up to date
 	@tools/env.sh
@@ -36,6 +36,9 @@ quality: env  ## measure how good recommendations stay; needs EMBSTORE_DATA
 
 soak: env  ## the long tests
 	$(PYTHON) -m pytest tests -m soak
+
+test-adapters:  ## the adapters for RecBole and Lightning against the real libraries, in an environment of their own
+	tools/adapters.sh -m ''
 
 clean:  ## remove caches, build products and downloaded data; the environments stay
 	rm -rf .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,4 +1,4 @@
-"""The best epoch of a training: its metrics, and the state it left, kept in memory so that one can go back to it."""
+"""The state of a checkout at the end of an epoch, kept in memory so that one can go back to it."""
 
 from __future__ import annotations
 
@@ -82,33 +82,3 @@ def differ(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _copies(table: TableRows) -> dict[str, Edit]:
     return {name: Edit(edit.rows.copy(), edit.values.copy()) for name, edit in table.edits().items()}
-
-
-class BestEpoch:
-    """The best epoch so far by one metric, of equal ones the first.
-
-    Parameters
-    ----------
-    metric
-        More is better.
-    patience
-        After how many epochs without a better one to stop; None: never.
-    """
-
-    def __init__(self, metric: str, *, patience: int | None) -> None:
-        self.metric = metric
-        self.patience = patience
-        self.epoch = 0
-        self.metrics: dict[str, float] = {}
-        self._state: KeptState | None = None
-
-    def see(self, work: Checkout, *, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Keep the state of ``work`` if this epoch is the best; return whether to stop."""
-        if self._state is None or metrics[self.metric] > self.metrics[self.metric]:
-            self.epoch, self.metrics, self._state = epoch, dict(metrics), KeptState.of(work)
-        return self.patience is not None and epoch - self.epoch >= self.patience
-
-    def put_back(self, work: Checkout) -> None:
-        """Let ``work`` be as the best epoch left it."""
-        if self._state is not None:
-            self._state.put_back(work)

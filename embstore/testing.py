@@ -7,20 +7,13 @@
     class TestMyTrainer(TrainerContract):
         trainer = MyTrainer(dim=8)
 
+One that learns by steps keeps `KilledTrainingContract` too.
 The trainer's class must be importable, or defined in a file of its own: one of the tests loads it in a new process.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import json
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,12 +21,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.checkout import Checkout
+from embstore.elsewhere import RUN, in_new_process, job_of, train_epochs
 from embstore.errors import InvalidInputError
 from embstore.foldin import fold_in
-from embstore.interactions import Batch, Interactions
+from embstore.interactions import Interactions
 from embstore.recommending import evaluate, recommend
-from embstore.store import Store, create, open as open_store
+from embstore.store import Store, create
 from embstore.trainer import FoldsIn, Recommends, Trainer, settings_of, with_settings
 from embstore.training import fit, stage_pairs
 from embstore.version import Version, View
@@ -49,7 +42,13 @@ def example_interactions() -> Interactions:
     return Interactions(users, np.array([f"item {i:02}" for i in items], object), times=random.permutation(150))
 
 
-class TrainerContract:
+class _Elsewhere:
+    def elsewhere(self, job: str) -> int:
+        """Do a job in a process of its own and return its exit code, see `embstore.elsewhere`."""
+        return in_new_process(job)
+
+
+class TrainerContract(_Elsewhere):
     """Tests of one trainer; subclass it and give ``trainer``, and ``interactions`` where the example does not suit.
 
     The pairs must have times, at least six users, and users who share items.
@@ -75,7 +74,7 @@ class TrainerContract:
         with store.checkout() as work:
             batch = stage_pairs(work, self.trainer, self.interactions.ordered())
             before = _state(work)
-            _train(self.trainer, work, batch)
+            train_epochs(self.trainer, work, batch)
             after = _state(work)
             work.discard()
         assert [name for name in after if not np.array_equal(after[name], before.get(name, ()))]
@@ -97,24 +96,20 @@ class TrainerContract:
         pairs = self.interactions.ordered()
         whole = _new_store()
         with whole.checkout() as work:
-            _train(self.trainer, work, stage_pairs(work, self.trainer, pairs), n_epochs=2)
+            train_epochs(self.trainer, work, stage_pairs(work, self.trainer, pairs), n_epochs=2)
             expected = _state(work.commit("two epochs"))
         parted = create(tmp_path / "store", durability="none")
         with parted.checkout() as work:
-            _train(self.trainer, work, stage_pairs(work, self.trainer, pairs))
+            train_epochs(self.trainer, work, stage_pairs(work, self.trainer, pairs))
             work.commit("one epoch")
-        _in_new_process(parted, self.trainer, pairs)
-        actual = _state(parted.at())
-        assert sorted(actual) == sorted(expected)
-        for name, array in expected.items():
-            np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
+        assert self.elsewhere(job_of(parted, self.trainer, pairs)) == 0
+        _check_equal(_state(parted.at()), expected)
 
     def test_order_of_pairs_does_not_matter(self) -> None:
         """Pairs that come in another order make the same store, to the bit."""
         shuffled = self.interactions.take(np.random.default_rng(1).permutation(len(self.interactions)))
         one, other = (fit(_new_store(), self.trainer, pairs, message="fit") for pairs in (self.interactions, shuffled))
-        for (name, array), (_, same) in zip(_state(one).items(), _state(other).items(), strict=True):
-            np.testing.assert_array_equal(same, array, err_msg=name, strict=True)
+        _check_equal(_state(other), _state(one))
 
     def test_fold_in_is_the_same_alone_and_together(self) -> None:
         """New users get the same vectors within 1e-6 alone, together and in any order, and nothing else moves.
@@ -186,6 +181,42 @@ class TrainerContract:
         return self.interactions.take(is_out), _Base(store)
 
 
+class KilledTrainingContract(_Elsewhere):
+    """Tests of a trainer with settings ``epochs`` and ``lr`` whose training is killed, and of one that is given another rate.
+
+    Parameters
+    ----------
+    trainer, interactions
+        As in `TrainerContract`.
+    """
+
+    trainer: ClassVar[Any]
+    interactions: ClassVar[Interactions] = example_interactions()
+
+    def test_killed_training_ends_as_an_uninterrupted_one(self, tmp_path: Path) -> None:
+        """Killed in any epoch and taken up by a new process: the same rows, slots, arrays and figures, to the bit."""
+        trainer, epoch = replace(self.trainer, epochs=3), int(np.random.default_rng().integers(2, 4))
+        whole = fit(_new_store(), trainer, self.interactions, message="whole")
+        store = create(tmp_path / "store", durability="none")
+        assert self.elsewhere(job_of(store, trainer, self.interactions, run=True, kill_at=epoch)) != 0
+        begun = store.at()
+        assert (begun.lineage["run"], begun.lineage["epochs"], begun.lineage["unfinished"]) == (RUN, epoch - 1, True)
+        assert self.elsewhere(job_of(store, trainer, self.interactions, run=True)) == 0
+        _check_equal(_state(store.at()), _state(whole), what=f"after being killed in epoch {epoch}")
+        assert store.at().lineage["metrics"] == whole.lineage["metrics"]
+        assert store.at().lineage["resumed"] == begun.id
+
+    def test_changed_learning_rate_takes_effect(self) -> None:
+        """A training that goes on with a thousandth of the rate moves less than a tenth as far."""
+        distances = []
+        for share in (1.0, 1e-3):
+            store, trainer = _new_store(), replace(self.trainer, epochs=1)
+            before = _learned(fit(store, trainer, self.interactions, message="begin"), trainer)
+            after = _learned(fit(store, replace(trainer, lr=trainer.lr * share), self.interactions, message="go on"), trainer)
+            distances.append(sum(float(np.abs(after[name] - array).sum()) for name, array in before.items()))
+        assert 0 < distances[1] < distances[0] / 10
+
+
 class _Base:
     """A trained store, from which users are folded in on branches of their own."""
 
@@ -210,15 +241,6 @@ def _has(trainer: Any, protocol: type) -> bool:
     return isinstance(trainer, protocol)
 
 
-def _train(trainer: Any, work: Checkout, batch: Batch, *, n_epochs: int = 1) -> None:
-    """Train so many epochs without an end between them; as many trainings where the trainer cannot be told a number."""
-    if not hasattr(trainer, "epochs"):
-        for _ in range(n_epochs):
-            assert len(list(trainer.train(work, batch))) > 0
-    else:
-        assert len(list(replace(trainer, epochs=n_epochs).train(work, batch))) == n_epochs
-
-
 def _state(view: View) -> dict[str, NDArray[Any]]:
     """Return every column of every table in the order of sorted ids, and the arrays without rows."""
     state = {f"dense {name}": view.dense[name] for name in view.dense}
@@ -229,6 +251,18 @@ def _state(view: View) -> dict[str, NDArray[Any]]:
         state[name] = table.get(ids)
         state |= {f"{name} {slot}": table.slot(slot).get(ids) for slot in table.slots}
     return state
+
+
+def _learned(view: View, trainer: Trainer) -> dict[str, NDArray[Any]]:
+    """Return the tables of a trainer that have slots, and the parameters that `embstore.bind` keeps as arrays."""
+    tables = {spec.name: view.table(spec.name).values() for spec in trainer.schema().tables if view.tables[spec.name].slots}
+    return tables | {name: view.dense[name] for name in view.dense if name.startswith("model.")}
+
+
+def _check_equal(actual: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]], *, what: str = "") -> None:
+    assert sorted(actual) == sorted(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=f"{name} {what}", strict=True)
 
 
 def _of_user(pairs: Interactions, user: object) -> Interactions:
@@ -248,51 +282,3 @@ def _refusal(action: Any) -> str:
     except InvalidInputError as error:
         return str(error)
     raise AssertionError("nothing was refused")  # noqa: EM101
-
-
-def _in_new_process(store: Store, trainer: Trainer, pairs: Interactions) -> None:
-    """Train an epoch on the store's tip, and commit, in an interpreter of its own."""
-    kind = type(trainer)
-    job: dict[str, Any] = {"url": store.url, "module": kind.__module__, "file": inspect.getfile(kind), "class": kind.__qualname__}
-    job |= {"settings": settings_of(trainer), "users": pairs.user_ids.tolist(), "items": pairs.item_ids.tolist()}
-    job |= {name: _as_list(getattr(pairs, name)) for name in ("ratings", "times")}
-    code = "import sys; from embstore.testing import train_in_this_process; train_in_this_process(sys.stdin.read())"
-    path = os.pathsep.join(part for part in sys.path if part)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(job),
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit code {done.returncode} (negative: a signal): {done.stderr}"
-
-
-def _as_list(column: NDArray[Any] | None) -> list[Any] | None:
-    return None if column is None else column.tolist()
-
-
-def train_in_this_process(text: str) -> None:
-    """Do what ``test_resumed_training_equals_uninterrupted`` asks of its other process: one epoch, told in JSON."""
-    job = json.loads(text)
-    trainer = with_settings(_load(job["module"], job["file"], job["class"].split(".")), job["settings"])
-    pairs = Interactions(job["users"], job["items"], job["ratings"], job["times"])
-    with open_store(job["url"]).checkout() as work:
-        _train(trainer, work, pairs.to_batch(work))
-        work.commit("one more epoch")
-
-
-def _load(module: str, file: str, names: Iterable[str]) -> Any:
-    """Return a class by its module's name, or by its file where the module is none that can be imported."""
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError:
-        spec = importlib.util.spec_from_file_location(module, file)
-        assert spec is not None
-        assert spec.loader is not None
-        found = sys.modules[module] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
-    for name in names:
-        found = getattr(found, name)
-    return found

@@ -63,6 +63,14 @@ class Recommends(Protocol):
         """
 
 
+@runtime_checkable
+class FollowsValidation(Protocol):
+    """A trainer that goes by how good its epochs are on held-out pairs, as one whose learning rate falls on a plateau."""
+
+    def judged(self, work: Checkout, metrics: Mapping[str, float]) -> None:
+        """Stage, in an array without rows, what the next epoch has to know of the figures of the one that was staged last."""
+
+
 def check_trainer(trainer: object) -> None:
     """Raise InvalidInputError unless ``trainer`` is an instance of a dataclass with name, schema and train."""
     if isinstance(trainer, type) or not is_dataclass(trainer) or not isinstance(trainer, Trainer):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 import embstore
-from embstore import Batch, Checkout, ConflictError, Interactions, InvalidInputError
+from embstore import Batch, Checkout, Interactions, InvalidInputError
 from embstore.testing import TrainerContract
 from tests.examples import DAY_1, DAY_2, HELD_OUT, Scripted, crash_after, new_store, state_of
 from tests.plugin.tinymf import TinyMF
@@ -97,35 +98,21 @@ def test_run_goes_on_only_with_the_same_pairs() -> None:
         embstore.fit(store, Popularity(), DAY_1, message="m", run="r")
 
 
-def test_moved_branch_keeps_the_work_on_another() -> None:
-    """Where the branch moved meanwhile, the work is on a branch called after the run, and the error names it."""
-    store = new_store()
-
-    def interfere(epoch: int, metrics: Mapping[str, float]) -> None:
-        if epoch == 2:
-            embstore.fit(store, Popularity(), DAY_2, message="somebody else")
-
-    with pytest.raises(ConflictError, match=r"branch 'main' moved while .* on branch 'main-day-1'"):
-        embstore.fit(store, TinyMF(), DAY_1, message="day 1", run="day-1", progress=interfere)
-    assert store.at().message == "somebody else"
-    assert state_of(store.at("main-day-1")) == state_of(embstore.fit(new_store(), TinyMF(), DAY_1, message="day 1"))
-    with pytest.raises(ConflictError, match=r"on branch 'main-[0-9a-f]{8}'"):
-        embstore.fit(store, TinyMF(), DAY_1, message="day 1", run="day-1", progress=interfere)
-    assert len(store.branches()) == 3
-
-
 def test_moved_branch_does_not_stop_a_training_on_the_way() -> None:
-    """A conflict at a version on the way moves the training to another branch, where it is finished."""
+    """Where the branch has moved at a version on the way, the training is finished on another one and merged from there."""
     store = new_store()
 
     def interfere(epoch: int, metrics: Mapping[str, float]) -> None:
         if epoch == 1:
             embstore.fit(store, Popularity(), DAY_2, message="somebody else")
 
-    with pytest.raises(ConflictError, match=r"branch 'main' moved"):
-        embstore.fit(store, TinyMF(epochs=4), DAY_1, message="day 1", run="r", commit_every=2, progress=interfere)
+    version = embstore.fit(store, TinyMF(epochs=4), DAY_1, message="day 1", run="r", commit_every=2, progress=interfere)
     assert [v.lineage.get("epochs") for v in store.log("main-r")] == [4, 2, None]
     assert state_of(store.at("main-r")) == state_of(embstore.fit(new_store(), TinyMF(epochs=4), DAY_1, message="day 1"))
+    assert (version, version.parents) == (store.at(), (store.at("main~1").id, store.at("main-r").id))
+    assert store.at("main~1").message == "somebody else"
+    users = store.at("main-r").ids("user").ids()
+    np.testing.assert_array_equal(version.table("tinymf.user").get(users), store.at("main-r").table("tinymf.user").get(users))
 
 
 @pytest.mark.parametrize("commit_every", [None, 1, 3])

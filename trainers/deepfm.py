@@ -14,7 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from embstore import Batch, Checkout, InvalidInputError, Schema, View
 from trainers.columns import SIDES, Column, columns_of, inputs, schema_of
-from trainers.learned import Learned, load, n_rows, one_thread, take
+from trainers.learned import Learned, load, n_rows, take
+from trainers.loop import one_thread
 from trainers.nets import DeepFMNet, Dropout
 from trainers.rehearsal import Rehearsal
 from trainers.sampling import PairSet, shuffled_batches, uniform_negatives

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -15,41 +13,9 @@ from torch import Tensor, nn
 from embstore import Checkout, InvalidInputError, View, bind
 from trainers.columns import Column, entities_of, inputs, no_values, stage_scale
 from trainers.nets import Vectors, begin, is_table, key_of
-from trainers.optim import RowAdam
+from trainers.uncompiled import NetAdam, TableAdam
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, and in the end as many as before: the order of additions depends on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class _Uncompiled(torch.optim.Optimizer):
-    """An optimizer that does without torch's compiler, whose import costs 75 MB and a second of CPU."""
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters."""
-        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
-
-
-class TableAdam(RowAdam, _Uncompiled):
-    """`RowAdam`, without torch's compiler."""
-
-
-class NetAdam(torch.optim.Adam, _Uncompiled):
-    """torch's Adam, without torch's compiler."""
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take a step; ``closure`` is not asked."""
-        with torch.no_grad():
-            inspect.unwrap(torch.optim.Adam.step)(self)
 
 
 class Learned:

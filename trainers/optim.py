@@ -11,6 +11,9 @@ import torch
 from embstore import InvalidInputError
 from trainers.row_adam import check_correction, row_adam_
 
+# So many numbers and what is computed of them stay in the cache, and take little memory.
+_BLOCK = 1 << 17
+
 
 class RowAdam(torch.optim.Optimizer):
     """Row-lazy Adam for embedding matrices with sparse gradients.
@@ -96,15 +99,18 @@ class RowAdam(torch.optim.Optimizer):
 
     def _update(self, param: torch.Tensor, group: Mapping[str, Any]) -> None:
         rows, grad = _row_gradient(param)
-        if group["weight_decay"]:
-            grad = grad + param[rows] * group["weight_decay"]
         state = self.state[param]
         if not state:
             state["step"] = torch.zeros(len(param), dtype=torch.int32, device=param.device)
             state["exp_avg"] = torch.zeros_like(param)
             state["exp_avg_sq"] = torch.zeros_like(param)
         options = {name: group[name] for name in ("lr", "betas", "eps", "correction")}
-        row_adam_(param, rows, grad, state["exp_avg"], state["exp_avg_sq"], state["step"], **options)
+        height = max(1, _BLOCK * len(param) // max(1, param.numel()))
+        for start in range(0, len(rows), height):
+            mine, slopes = rows[start : start + height], grad[start : start + height]
+            if group["weight_decay"]:
+                slopes = slopes + param[mine] * group["weight_decay"]
+            row_adam_(param, mine, slopes, state["exp_avg"], state["exp_avg_sq"], state["step"], **options)
 
 
 def _row_gradient(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,6 +120,8 @@ def _row_gradient(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         msg = f"gradient {found}, not sparse in its rows: use nn.Embedding(sparse=True), or torch.optim.Adam"
         raise InvalidInputError(msg)
     # Not coalesce(): its sort is not stable, and the order in which a row's gradients are added would depend on the other rows.
+    if grad.is_coalesced():
+        return grad._indices()[0], grad._values()
     rows, place = torch.unique(grad._indices()[0], return_inverse=True)
     values = grad._values()
     return rows, values.new_zeros((len(rows), *values.shape[1:])).index_add_(0, place, values)

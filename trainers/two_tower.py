@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from embstore import Batch, Checkout, Schema, View
 from trainers.columns import Column, columns_of, inputs, schema_of
-from trainers.learned import Learned, load, n_rows, one_thread, take
+from trainers.learned import Learned, load, n_rows, take
+from trainers.loop import one_thread
 from trainers.losses import softmax_loss
 from trainers.nets import TwoTowerNet
 from trainers.rehearsal import Rehearsal
