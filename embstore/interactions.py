@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore import readers
+from embstore import csr_files, readers
 from embstore.errors import InvalidInputError
 from embstore.normalize import normalize_ids, normalize_ratings, normalize_times, rank_ids
 from embstore.readers import FilePath
@@ -162,7 +162,7 @@ class Interactions:
 
     @classmethod
     def from_file(cls, path: FilePath, *, columns: Mapping[str, str] | None = None, id_type: IdTypes = None) -> Interactions:
-        """Return the pairs of a file, read as its ending says: .csv, .csv.gz, .tsv, .parquet, .pq or .inter.
+        """Return the pairs of a file, read as its ending says: .csv, .csv.gz, .tsv, .parquet, .pq, .inter or .npz.
 
         ``columns`` is such as ``{"user": "customer_id", "time": "when"}``. What it does not name is ``user``, ``item``
         (``user_id``, ``item_id`` in .inter files), and where they are there ``rating``, and ``time``, ``timestamp`` or
@@ -177,6 +177,8 @@ class Interactions:
             For another ending, a role that there is not, a file or column that is missing, empty or damaged, or has
             what cannot be used.
         """
+        if csr_files.is_csr_file(path) and not columns:
+            return cls.from_csr_file(path)
         form = readers.format_of(path)
         names = readers.usual_names(path, form, columns)
         return cls(*readers.read(path, form, names, id_type=id_type))
@@ -190,31 +192,29 @@ class Interactions:
         InvalidInputError
             If the ids do not fit the shape, or the ids or values cannot be used.
         """
-        users, items = normalize_ids(user_ids, what="user id"), normalize_ids(item_ids, what="item id")
-        if not hasattr(csr, "tocsr") or csr.shape != (len(users), len(items)):
-            msg = f"{type(csr).__name__} {getattr(csr, 'shape', '')}: give a sparse matrix of shape {len(users), len(items)}"
-            raise InvalidInputError(msg)
-        matrix = csr.tocsr(copy=True)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        rows = np.repeat(np.arange(len(users)), np.diff(matrix.indptr))
-        return cls(users[rows], items[matrix.indices], matrix.data)
+        return cls(*csr_files.pairs_of(csr, user_ids, item_ids))
+
+    @classmethod
+    def from_csr_file(cls, path: FilePath, *, user_ids: object = None, item_ids: object = None) -> Interactions:
+        """Return the pairs of a file of ``to_csr_file``, or of ``scipy.sparse.save_npz`` with the ids of rows and columns.
+
+        It raises what `from_csr` does, also where the file is missing or damaged, or no ids are given and there are none in it.
+        """
+        return cls(*csr_files.read(path, user_ids=user_ids, item_ids=item_ids))
+
+    def to_csr_file(self, path: FilePath) -> None:
+        """Write ids and ratings, or 1.0, to an ``.npz`` as scipy's; another ending and ratings of 0 are refused."""
+        csr_files.write(path, self.user_ids, self.item_ids, self.ratings)
 
     def to_csr(self, view: _View) -> scipy.sparse.csr_matrix[np.float64]:
         """Return a matrix [users, items] in rows of ``view``, 1.0 where there is a pair, however often.
 
         Pairs with an id that ``view`` (a version or checkout) does not have are left out.
         """
-        import scipy.sparse
-
         users, items = view.ids("user"), view.ids("item")
         rows, columns = users.rows(self.user_ids, missing=-1), items.rows(self.item_ids, missing=-1)
         known = (rows >= 0) & (columns >= 0)
-        pairs = (rows[known], columns[known])
-        csr = scipy.sparse.csr_matrix((np.ones(known.sum()), pairs), shape=(len(users), len(items)))
-        csr.sum_duplicates()
-        csr.data[:] = 1.0
-        return csr
+        return csr_files.ones(rows[known], columns[known], (len(users), len(items)))
 
     def to_batch(self, view: _View) -> Batch:
         """Return the pairs in rows of ``view``, a version or checkout.

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy.optimize import approx_fprime
 
+from trainers.activations import ACTIVATIONS
 from trainers.factor_losses import LOSSES, find_loss
 from trainers.pairs import Pairs, last_of_each
 
@@ -39,6 +40,42 @@ def test_losses_are_what_they_say() -> None:
     np.testing.assert_allclose(find_loss("softmax").function(left, right, offset, pairs)[0], [-log[0, 0] - log[0, 2], -log[1, 1]])
     expected = [(scores[0, 0] - 3) ** 2 + (scores[0, 2] - 1) ** 2, (scores[1, 1] - 2) ** 2]
     np.testing.assert_allclose(find_loss("squared").function(left, right, offset, pairs)[0], expected)
+
+
+def test_losses_of_all_items_are_recoders() -> None:
+    """Cross entropy of each item by itself, squared error with confidence in what was had, and -log softmax, written out."""
+    random = np.random.default_rng(3)
+    scores, had = random.normal(0, 3, (3, 5)), np.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
+    pairs = Pairs.of(*np.nonzero(had), None, n_groups=3)
+    chances = 1 / (1 + np.exp(-scores))
+    expected = {
+        "logistic": -np.log(np.where(had, chances, 1 - chances)).sum(axis=1),
+        "mse": ((1 + 4 * had) * (had - scores) ** 2).sum(axis=1),
+        "logloss": -(had * (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))).sum(axis=1),
+    }
+    for name, wanted in expected.items():
+        loss = find_loss(name).trusted(4.0 if name == "mse" else 0.0)
+        assert loss.of_scores is not None
+        np.testing.assert_allclose(loss.of_scores(scores.copy(), pairs)[0], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic", "mse"])
+def test_groups_without_pairs_have_no_loss(name: str) -> None:
+    """They fill up blocks, and must not move what they stand for."""
+    loss = LOSSES[name].of_scores
+    assert loss is not None
+    found, slopes = loss(np.ones((2, 3)), Pairs.of(np.array([0]), np.array([1]), None, n_groups=2))
+    assert (found[1], np.abs(slopes[1]).max()) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_of_activations(name: str) -> None:
+    """Each slope, told from what the function gave, is what differences come to; float32 stays float32."""
+    activation, given = ACTIVATIONS[name], np.array([-30.0, -1.0, -0.1, 0.2, 2.0, 30.0])
+    differences = (activation.function(given + 1e-6) - activation.function(given - 1e-6)) / 2e-6
+    np.testing.assert_allclose(activation.slope(activation.function(given)), differences, atol=1e-6)
+    narrow = activation.function(given.astype(np.float32))
+    assert (narrow.dtype, activation.slope(narrow).dtype) == (np.float32, np.float32)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.floats(0, 1)), max_size=30), st.permutations(range(5)))

@@ -26,7 +26,9 @@ RATED = Interactions(PAIRS.user_ids, PAIRS.item_ids, np.random.default_rng(5).in
 SOFTMAX = MatrixFactorization(dim=6, epochs=2, batch_size=7)
 SQUARED = replace(SOFTMAX, loss="squared", weight_power=-0.5)
 BIASES = Biases(epochs=2, batch_size=7)
-MODELS = [SOFTMAX, SQUARED, BIASES]
+LOGISTIC = replace(SOFTMAX, loss="logistic", activation="tanh", init_std=0.5)
+MSE = replace(SOFTMAX, loss="mse", confidence=2.0, weight_power=-0.5, activation="selu")
+MODELS = [SOFTMAX, SQUARED, BIASES, LOGISTIC, MSE]
 
 
 class TestSoftmaxContract(TrainerContract):
@@ -60,7 +62,7 @@ class TestItemBiasesContract(TrainerContract):
     [
         (MatrixFactorization, {"dim": 0}, "dim 0: give a whole number from 1"),
         (MatrixFactorization, {"init_std": -1}, "init_std -1: give a number of at least 0"),
-        (MatrixFactorization, {"loss": "hinge"}, "loss 'hinge': use one of softmax, squared"),
+        (MatrixFactorization, {"loss": "hinge"}, "loss 'hinge': use one of softmax, logloss, logistic, mse, squared"),
         (MatrixFactorization, {"loss": ["softmax"]}, "loss .*: use one of"),
         (MatrixFactorization, {"seed": 0.5}, "seed 0.5: give a whole number"),
         (Biases, {"epochs": True}, "epochs True: give a whole number"),
@@ -84,6 +86,8 @@ def test_tables_by_loss() -> None:
         SOFTMAX: ["user", "item", "item_bias"],
         SQUARED: ["user", "user_bias", "item", "item_bias"],
         BIASES: ["user_bias", "item_bias"],
+        LOGISTIC: ["user", "item", "item_bias"],
+        MSE: ["user", "item", "item_bias"],
     }
 
 
@@ -131,7 +135,7 @@ def folded(store: Store, trainer: Any, pairs: Interactions, entity: Any = "user"
     return embstore.fold_in(store, trainer, pairs, message="fold", entity=entity, branch=branch)
 
 
-@pytest.mark.parametrize("trainer", [SOFTMAX, SQUARED, BIASES], ids=lambda trainer: f"{trainer.name}-{trainer.loss}")
+@pytest.mark.parametrize("trainer", MODELS, ids=lambda trainer: f"{trainer.name}-{trainer.loss}")
 def test_folded_users_have_the_same_bits_in_any_company(trainer: Any) -> None:
     """Thirty new users alone, in halves and all together, in any order: every bit of their rows is the same."""
     store, random = new_store(), np.random.default_rng(4)
@@ -245,19 +249,19 @@ def test_mean_user_is_the_mean_of_the_live_ones() -> None:
 def test_another_loss_can_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry in LOSSES is all that a loss needs to be trained and folded in with."""
 
-    def logistic(left: Any, right: Any, offset: Any, pairs: Pairs) -> tuple[Any, Any]:
+    def hinge(left: Any, right: Any, offset: Any, pairs: Pairs) -> tuple[Any, Any]:
         scores = left @ right.T + offset
-        chances = 1 / (1 + np.exp(-scores))
-        had = np.zeros_like(scores)
+        had = np.full_like(scores, -1)
         had[pairs.owners, pairs.columns] = 1
-        return (np.log1p(np.exp(scores)) - had * scores).sum(axis=1), chances - had
+        short = np.maximum(0, 1 - had * scores)
+        return short.sum(axis=1), -had * (short > 0)
 
-    monkeypatch.setitem(LOSSES, "logistic", replace(LOSSES["softmax"], function=logistic))
-    trainer, store = replace(SOFTMAX, loss="logistic", epochs=40, lr=0.05, l2=0.0), new_store()
+    monkeypatch.setitem(LOSSES, "hinge", replace(LOSSES["softmax"], function=hinge))
+    trainer, store = replace(SOFTMAX, loss="hinge", epochs=40, lr=0.05, l2=0.0), new_store()
     version = embstore.fit(store, trainer, PAIRS, message="fit")
     scores = trainer.scores(version, np.arange(25))
     had = version.consumed.to_csr().toarray() > 0
-    assert scores[had].mean() > 1 > -1 > scores[~had].mean()
+    assert scores[had].mean() > 0.5 > -0.5 > scores[~had].mean()
     assert np.isfinite(folded(store, trainer, Interactions([99], ["item 03"])).table("user").get([99])).all()
 
 

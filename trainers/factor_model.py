@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore import Batch, Checkout, InvalidInputError, Schema, View
+from trainers.activations import find_activation
 from trainers.factor_losses import Loss, find_loss
 from trainers.factor_tables import LearnedSide, Side
 from trainers.folding import Folding
+from trainers.milestones import check_milestones, lr_at
+from trainers.minibatches import Batching, UserBatch
 from trainers.pairs import Pairs
-from trainers.sampling import shuffled_batches
+from trainers.sampling import dropout
 from trainers.settings import check_count
 
 I64 = NDArray[np.int64]
@@ -44,6 +47,13 @@ class FactorModel:
     fold_lr: float
     fold_l2: float
     seed: int
+    # Settings of some of them.
+    confidence: float = 0.0
+    activation: str = "none"
+    dropout: float = 0.0
+    negative_sampling: bool = False
+    num_sampling_users: int = 0
+    lr_milestones: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Raise InvalidInputError for settings out of range."""
@@ -53,6 +63,13 @@ class FactorModel:
         for what in ("lr", "l2", "fold_lr", "fold_l2"):
             check_number(getattr(self, what), what)
         check_number(self.weight_power, "weight_power", low=-_MOST_POWER)
+        check_number(self.confidence, "confidence")
+        check_share(self.dropout, "dropout")
+        find_activation(self.activation)
+        check_milestones(self.lr_milestones)
+        if self._batching.negative_sampling and not self._loss.all_items:
+            msg = f"negative_sampling with loss {self.loss!r}: it learns from what there is, without negatives; leave it out"
+            raise InvalidInputError(msg)
         self.schema()  # refuses a seed that no table can have
 
     @property
@@ -62,7 +79,11 @@ class FactorModel:
 
     @property
     def _loss(self) -> Loss:
-        return find_loss(self.loss)
+        return find_loss(self.loss).trusted(self.confidence)
+
+    @property
+    def _batching(self) -> Batching:
+        return Batching(self.batch_size, self.negative_sampling, self.num_sampling_users)
 
     @property
     def _vectors(self) -> tuple[int, float]:
@@ -84,37 +105,61 @@ class FactorModel:
     def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
         """Train and stage epoch by epoch, a batch of users with all their pairs at a time.
 
-        The order of users depends on the seed and on how many epochs there have been.
+        The order of users, and what is dropped, depend on the seed and on how many epochs there have been.
         """
         users = np.unique(batch.users)
         pairs = self._pairs(batch, np.searchsorted(users, batch.users), batch.items, len(users), self.weight_power)
         offset = self._learn_mean(work, pairs)
-        live = work.ids(_ITEM).live_rows()
+        every = work.ids(_ITEM).live_rows() if self._loss.all_items else None
         user, item = (LearnedSide(side, work) for side in self._sides)
         counter = f"{self.name}.epoch"
         first = int(work.dense[counter]) if counter in work.dense else 0
         for epoch in range(first, first + self.epochs):
-            loss = 0.0
-            for at in shuffled_batches(len(users), batch_size=self.batch_size, seed=self.seed, epoch=epoch):
-                loss += self._step(user, item, users[at], pairs.take(at), live, offset)
+            loss, lr = 0.0, lr_at(self.lr, self.lr_milestones, epoch)
+            for number, part in enumerate(self._batching.batches(pairs, every, seed=self.seed, epoch=epoch)):
+                kept = self._kept(len(part.users), epoch, number)
+                loss += self._step(user, item, users[part.users], part, offset=offset, kept=kept, lr=lr)
             for side in (user, item):
                 side.stage()
             work.dense[counter] = np.array(epoch + 1)
             yield {"loss": loss / float(pairs.weights.sum())}
 
-    def _step(self, user: LearnedSide, item: LearnedSide, users: I64, pairs: Pairs, live: I64, offset: float) -> float:
+    def _step(
+        self, user: LearnedSide, item: LearnedSide, users: I64, part: UserBatch, *, offset: float, kept: Floats | None, lr: float
+    ) -> float:
         """Take one step on some users and the items that the loss looks at; return the loss before it, without L2."""
-        items = live if self._loss.all_items else np.unique(pairs.columns)
-        pairs = pairs.among(items)
-        left, right = user.factors(users), item.factors(items)
+        items, pairs = part.items, part.pairs
+        own, right = user.factors(users), item.factors(items)
+        left, slope = self._seen(own, kept)
         loss, slopes = self._loss.function(left, right, np.full(len(items), offset, left.dtype), pairs)
         by_user, by_item = slopes @ right, slopes.T @ left
-        by_user += left * (self.l2 * pairs.sums(pairs.weights)).astype(left.dtype)[:, None]
+        if slope is not None:
+            by_user *= slope
+        by_user += own * (self.l2 * pairs.sums(pairs.weights)).astype(own.dtype)[:, None]
         weights = np.bincount(pairs.columns, weights=pairs.weights, minlength=len(items))
-        by_item += right * (self.l2 * weights).astype(left.dtype)[:, None]
-        user.step(users, by_user, lr=self.lr)
-        item.step(items, by_item, lr=self.lr)
+        by_item += right * (self.l2 * weights).astype(own.dtype)[:, None]
+        user.step(users, by_user, lr=lr)
+        item.step(items, by_item, lr=lr)
         return float(loss.sum(dtype=np.float64))
+
+    def _seen(self, rows: Floats, kept: Floats | None = None) -> tuple[Floats, Floats | None]:
+        """Return rows of users with their vectors as scores take them, and the slope of each number; None: 1.
+
+        Vectors are the first columns. ``kept`` is what they are multiplied by, as `trainers.sampling.dropout` gives it.
+        """
+        if self.activation == "none" and kept is None:
+            return rows, None
+        activation, vectors = find_activation(self.activation), np.s_[:, : self._vectors[0]]
+        found, slope, factor = rows.copy(), np.ones_like(rows), 1 if kept is None else kept
+        found[vectors] = activation.function(rows[vectors])
+        slope[vectors] = activation.slope(found[vectors]) * factor
+        found[vectors] *= factor
+        return found, slope
+
+    def _kept(self, n_users: int, epoch: int, step: int) -> Floats | None:
+        """Return what vectors of so many users are multiplied by in a step; None: nothing is dropped."""
+        shape = (n_users, self._vectors[0])
+        return dropout(shape, self.dropout, seed=self.seed, epoch=epoch, step=step) if self.dropout else None
 
     def fold_in(self, work: Checkout, rows: I64, batch: Batch, *, entity: str = _USER) -> dict[str, float]:
         """Stage vectors for new rows: Adam on the loss of their own pairs from each id's initial vector, all else standing still.
@@ -147,9 +192,12 @@ class FactorModel:
         live = work.ids(other.entity).live_rows()
         pairs = self._pairs(batch, np.searchsorted(rows, owners), np.searchsorted(live, others), len(rows), power)
         fixed = other.factors(other.gather(work, live)).astype(np.float64)
+        if entity == _ITEM:
+            fixed = self._seen(fixed)[0]
         offset = mine.against_ones(fixed) + self._mean(work)
         start, against = mine.gather(work, rows), mine.learned(fixed)
-        folding = Folding(start, against, offset, pairs, loss=self._loss.function, lr=self.fold_lr, l2=self.fold_l2)
+        seen = self._seen if entity == _USER else as_it_is
+        folding = Folding(start, against, offset, pairs, loss=self._loss.function, seen=seen, lr=self.fold_lr, l2=self.fold_l2)
         return folding, mine, float(pairs.weights.sum())
 
     def scores(self, view: View, user_rows: I64) -> Floats:
@@ -159,9 +207,9 @@ class FactorModel:
         """
         user, item = self._sides
         learned = np.empty((len(user_rows), user.width), np.float32)
-        learned[user_rows >= 0] = user.gather(view, user_rows[user_rows >= 0])
+        learned[user_rows >= 0] = self._seen(user.gather(view, user_rows[user_rows >= 0]))[0]
         if (user_rows < 0).any():
-            everybody = user.gather(view, view.ids(_USER).live_rows())
+            everybody = self._seen(user.gather(view, view.ids(_USER).live_rows()))[0]
             learned[user_rows < 0] = everybody.sum(axis=0, dtype=np.float64) / max(1, len(everybody))
         items = item.factors(item.gather(view, np.arange(len(view.ids(_ITEM)))))
         found: Floats = user.factors(learned) @ items.T + np.float32(self._mean(view))
@@ -184,6 +232,19 @@ class FactorModel:
 
     def _mean(self, view: View) -> float:
         return float(view.dense[_MEAN]) if self._loss.rated and _MEAN in view.dense else 0.0
+
+
+def as_it_is(rows: Floats) -> tuple[Floats, None]:
+    """Return rows and no slope: the loss sees them as they are."""
+    return rows, None
+
+
+def check_share(value: object, what: str) -> None:
+    """Raise InvalidInputError for what is no number from 0 and below 1."""
+    check_number(value, what)
+    if not value < 1:  # type: ignore[operator]
+        msg = f"{what} {value!r}: give a share below 1"
+        raise InvalidInputError(msg)
 
 
 def check_number(value: object, what: str, *, low: float = 0.0) -> None:

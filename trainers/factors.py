@@ -2,7 +2,7 @@
 
 Both train by batches of users, each with all of its pairs, so training with items frozen is what ``fold_in`` does. They take
 the place of the models of a recommender written in Julia (Fro116/RecommenderSystem), which retrains user embeddings the way it
-will serve them.
+will serve them, and of the matrix factorization of Recoder (Moussawi 2018).
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class MatrixFactorization(FactorModel):
     epochs
         Passes over the pairs that are given to one fit.
     loss
-        ``"softmax"``: of a user's items among all; ``"squared"``: of ratings.
+        ``"softmax"`` (or ``"logloss"``), of a user's items among all; ``"logistic"``, of each item by itself, had or not;
+        ``"mse"``, of 1 for what a user has had and 0 for all else; ``"squared"``, of ratings.
     lr, l2
         Learning rate of Adam; each pair adds ``l2`` times its rows to their gradients, as much as it weighs.
     weight_power
@@ -80,7 +81,18 @@ class MatrixFactorization(FactorModel):
     fold_steps, fold_lr, fold_l2
         Of ``fold_in``: Adam steps with everything else standing still.
     seed
-        Of initial vectors and the order of users.
+        Of initial vectors, the order of users and dropout.
+    confidence
+        Of ``"mse"``: what a user has had counts ``1 + confidence`` times.
+    activation
+        Of users' vectors before they meet items: ``"none"``, ``"tanh"``, ``"sigmoid"``, ``"relu"`` or ``"selu"``.
+    dropout
+        Share of the numbers of users' vectors that is dropped in a step.
+    negative_sampling, num_sampling_users
+        Score in a step what any of its users has had, in place of all items; or any of so many users, a multiple of
+        ``batch_size``, whose batches then share these items.
+    lr_milestones
+        After so many epochs, those of earlier fits too, the learning rate falls to a tenth, each time.
 
     Raises
     ------
@@ -100,6 +112,12 @@ class MatrixFactorization(FactorModel):
     fold_lr: float = 0.1
     fold_l2: float = 0.1
     seed: int = 0
+    confidence: float = 0.0
+    activation: str = "none"
+    dropout: float = 0.0
+    negative_sampling: bool = False
+    num_sampling_users: int = 0
+    lr_milestones: tuple[int, ...] = ()
     name: ClassVar[str] = "matrix_factorization"
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ other rows there are, or how many.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from trainers.pairs import Pairs
 from trainers.row_adam import row_adam_
 
 Floats = NDArray[Any]
+Seen = Callable[[Floats], tuple[Floats, Floats | None]]
 # Matrix products choose their order of adding by shape: in blocks of one height a row has the same bits alone.
 BLOCK = 24
 
@@ -36,14 +38,16 @@ class Folding:
         Of n groups, with columns below n_fixed.
     loss
         As in `trainers.factor_losses`.
+    seen
+        What the loss sees of rows ``[m, k]``, and the slope of each number of it; None: 1.
     lr, l2
         Of Adam; L2 by a row's summed weights.
     """
 
     def __init__(
-        self, start: Floats, fixed: Floats, offset: Floats, pairs: Pairs, *, loss: Function, lr: float, l2: float
+        self, start: Floats, fixed: Floats, offset: Floats, pairs: Pairs, *, loss: Function, seen: Seen, lr: float, l2: float
     ) -> None:
-        self._n_rows, self._lr, self._l2, self._loss = len(start), lr, l2, loss
+        self._n_rows, self._lr, self._l2, self._loss, self._seen = len(start), lr, l2, loss, seen
         n_padded = -(-len(start) // BLOCK) * BLOCK
         self._values = np.zeros((n_padded, start.shape[1]))
         self._values[: len(start)] = start
@@ -67,8 +71,11 @@ class Folding:
     def _step(self, place: int, pairs: Pairs) -> float:
         at = slice(place * BLOCK, (place + 1) * BLOCK)
         values = self._values[at]
-        loss, slopes = self._loss(values, self._fixed, self._offset, pairs)
+        seen, slope = self._seen(values)
+        loss, slopes = self._loss(seen, self._fixed, self._offset, pairs)
         gradient = slopes @ self._fixed
+        if slope is not None:
+            gradient *= slope
         gradient += values * self._shrink[at, None]
         first, second = (moment[at] for moment in self._moments)
         row_adam_(values, np.arange(BLOCK), gradient, first, second, self._steps[at], lr=self._lr)

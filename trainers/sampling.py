@@ -21,7 +21,7 @@ U64 = NDArray[np.uint64]
 BITMAP_BITS = 1 << 26
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_ORDER, _UNIFORM, _HASHED = 1, 2, 3
+_ORDER, _UNIFORM, _HASHED, _DROPPED = 1, 2, 3, 4
 
 
 class PairSet:
@@ -199,6 +199,23 @@ def hashed_negatives(
     states = _mix(user_keys.view(np.uint64) ^ _stream(_HASHED, seed, epoch))
     states = _mix(states + item_keys.view(np.uint64) * np.uint64(_GOLDEN))
     return _draw(consumed, users, states=states, tries=tries)
+
+
+def dropout(shape: tuple[int, ...], share: float, *, seed: int, epoch: int, step: int) -> NDArray[np.float32]:
+    """Return what numbers are multiplied by to drop a share of them and keep the mean: 0, or 1 / (1 - share).
+
+    Parameters
+    ----------
+    shape
+        Of the numbers.
+    share
+        Below 1.
+    seed, epoch, step
+        What is dropped is a function of these and of the place.
+    """
+    bits = _mix(_counters(int(np.prod(shape))) + _stream(_DROPPED, seed, epoch, step))
+    is_kept = (bits >> np.uint64(40)).astype(np.float32) >= np.float32(share * 2**24)
+    return np.asarray(is_kept.reshape(shape) / np.float32(1 - share), np.float32)
 
 
 def _draw(consumed: PairSet, users: I64, *, states: U64, tries: int) -> I64:
