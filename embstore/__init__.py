@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     )
     from embstore.changes import Changes as Changes
     from embstore.checkout import Checkout as Checkout
+    from embstore.conflicts import Conflict as Conflict
     from embstore.consumed import Consumed as Consumed
     from embstore.diff import Diff as Diff
+    from embstore.distributed import Shard as Shard, share as share
     from embstore.errors import (
         AmbiguousRefError as AmbiguousRefError,
         ConflictError as ConflictError,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
         ForkedError as ForkedError,
         IdTypeError as IdTypeError,
         InvalidInputError as InvalidInputError,
+        LostRankError as LostRankError,
         NameExistsError as NameExistsError,
         NameSpentError as NameSpentError,
         NonFiniteError as NonFiniteError,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         Zeros as Zeros,
     )
     from embstore.interactions import Batch as Batch, Interactions as Interactions
+    from embstore.metrics import evaluate_ranked as evaluate_ranked, top_k as top_k
     from embstore.recommending import evaluate as evaluate, recommend as recommend
     from embstore.registry import find_trainer as find_trainer
     from embstore.schema import (
@@ -74,12 +78,15 @@ if TYPE_CHECKING:
     from embstore.tables import Slot as Slot, Table as Table
     from embstore.trainer import (
         FoldsIn as FoldsIn,
+        FollowsValidation as FollowsValidation,
         Recommends as Recommends,
         Trainer as Trainer,
     )
     from embstore.training import fit as fit
+    from embstore.validation import Validation as Validation
     from embstore.verify import Report as Report
     from embstore.version import Version as Version, View as View
+    from embstore.worker import Worker as Worker
 
 _HOMES = {
     "embstore.errors": (
@@ -90,6 +97,7 @@ _HOMES = {
         "ForkedError",
         "IdTypeError",
         "InvalidInputError",
+        "LostRankError",
         "NameExistsError",
         "NameSpentError",
         "NonFiniteError",
@@ -112,26 +120,31 @@ _HOMES = {
     "embstore.store": ("Store", "create", "open"),
     "embstore.version": ("Version", "View"),
     "embstore.checkout": ("Checkout",),
+    "embstore.worker": ("Worker",),
     "embstore.ids": ("IdMap",),
     "embstore.tables": ("Slot", "Table"),
     "embstore.consumed": ("Consumed",),
     "embstore.changes": ("Changes",),
+    "embstore.conflicts": ("Conflict",),
     "embstore.diff": ("Diff",),
+    "embstore.validation": ("Validation",),
     "embstore.verify": ("Report",),
     "embstore.interactions": ("Batch", "Interactions"),
     "embstore.binding": ("Binding", "Rows", "bind"),
-    "embstore.trainer": ("FoldsIn", "Recommends", "Trainer"),
+    "embstore.distributed": ("Shard", "share"),
+    "embstore.trainer": ("FoldsIn", "FollowsValidation", "Recommends", "Trainer"),
     "embstore.training": ("fit",),
     "embstore.feature_files": ("read_features",),
     "embstore.features": ("dense_feature", "sparse_feature", "stage_features"),
     "embstore.foldin": ("fold_in",),
+    "embstore.metrics": ("evaluate_ranked", "top_k"),
     "embstore.recommending": ("evaluate", "recommend"),
     "embstore.registry": ("find_trainer",),
     "embstore.skewing": ("Skew", "skew"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 # Star imports work without torch.
-__all__ = sorted(name for name, home in _NAMES.items() if home != "embstore.binding")  # noqa: PLE0605
+__all__ = sorted(name for name, home in _NAMES.items() if home not in ("embstore.binding", "embstore.distributed"))  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

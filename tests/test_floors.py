@@ -16,15 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # By the first part of the path inside embstore/: a folder stands on one floor.
 _ROOMS = {
     0: "dtypes errors initializers names schema",
-    1: "feature_files initial interactions lineage metrics normalize progress readers storage texts",
-    2: "columns consumed dense entity ids staging tables",
-    3: "changes",
-    4: "growth staged version",
-    5: "branching checkout compare diff founding history maintenance merge refs replay verify workspace",
+    1: "csr_files feature_files initial interactions lineage metrics normalize progress readers storage texts",
+    2: "columns consumed dense entity ids reaching staging tables",
+    3: "changes conflicts",
+    4: "growth layer staged version",
+    5: "branching checkout collection committing compare diff expiry founding history maintenance merge merge_records "
+    "merge_rows merge_schema parcels refs replay retaining rowless sides threeway verify worker workspace",
     6: "store",
-    7: "binding bound dcp distributed epochs extras features foldin formats optimizers owned recommending registry report "
-    "serving skewing tensors trainer training",
-    8: "demo testing",
+    7: "binding bound dcp distributed doctor epochs extras features foldin formats optimizers owned recommending "
+    "registry report runs saved saving serving skewing tensors trainer training validation wire",
+    8: "demo elsewhere testing",
     9: "__init__",
     10: "cli",
     11: "__main__",
@@ -33,18 +34,21 @@ FLOORS = {room: floor for floor, rooms in _ROOMS.items() for room in rooms.split
 # Files of one floor that may import one of their own, never in a circle; the files of one folder always may.
 NEIGHBOURS = (
     {"dtypes", "errors", "names", "initializers", "schema"},
-    {"normalize", "interactions", "readers", "feature_files", "texts"},
+    {"normalize", "interactions", "readers", "feature_files", "csr_files", "texts"},
     {"entity", "ids", "staging", "columns", "tables", "consumed", "dense"},
-    {"compare", "history", "diff", "merge"},
-    {"workspace", "checkout", "replay"},
+    {"history", "workspace", "replay", "sides", "merge_schema", "merge_rows", "merge_records", "threeway", "rowless", "compare"},
+    {"checkout", "committing", "compare", "diff", "history", "merge", "refs", "rowless", "threeway", "worker", "workspace"},
     {"founding", "maintenance"},
     {"branching", "refs"},
+    {"refs", "verify", "expiry", "collection", "retaining"},
     {"binding", "bound", "extras", "optimizers", "owned", "tensors"},
+    {"dcp", "distributed", "extras", "saved", "saving", "tensors", "wire"},
     {"epochs", "features", "formats"},
-    {"trainer", "registry", "recommending", "features", "foldin", "epochs", "skewing", "training"},
+    {"trainer", "registry", "recommending", "features", "foldin", "epochs", "runs", "skewing", "training", "validation"},
+    {"elsewhere", "testing"},
 )
 
-TORCH_ROOMS = {"binding", "bound", "extras", "optimizers", "owned", "tensors", "distributed", "dcp", "formats"}
+TORCH_ROOMS = {"binding", "bound", "extras", "optimizers", "owned", "tensors", "distributed", "dcp", "formats", "saving", "wire"}
 LAZY_ANYWHERE = {"torch", "pandas", "scipy"}
 LAZY_IN_STORAGE = LAZY_ANYWHERE | {"icechunk", "zarr", "filelock", "google_crc32c", "numcodecs"}
 UNSAFE_MODULES = {"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"}
@@ -204,8 +208,8 @@ def _is_unsafe(node: ast.keyword | ast.Call) -> bool:
 
 
 def only_with_torch_needs_torch(source: Source) -> list[int]:
-    """Tests outside tests/with_torch/ import neither torch nor a trainer that imports it."""
-    if source.package != "tests" or source.room == "with_torch":
+    """Tests outside tests/with_torch/ and tests/adapters/ import neither torch nor a trainer that imports it."""
+    if source.package != "tests" or source.room in ("with_torch", "adapters"):
         return []
     return [i.line for i in source.imports if {i.root, i.module, f"{i.module}.{i.name}"} & _torch_modules()]
 
