@@ -55,7 +55,10 @@ def _as_list(column: NDArray[Any] | None) -> list[Any] | None:
 
 
 def _as_columns(frame: pd.DataFrame | None) -> dict[str, list[Any]] | None:
-    return None if frame is None else {str(name): frame[name].tolist() for name in frame}
+    """Return the columns as JSON data; what is missing is null."""
+    if frame is None:
+        return None
+    return {str(name): frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in frame}
 
 
 def in_new_process(job: str) -> int:
@@ -97,7 +100,7 @@ def _frame(columns: Mapping[str, list[Any]] | None) -> pd.DataFrame | None:
         return None
     import pandas as pd
 
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, dtype=object)  # so that whole numbers beside nothing stay whole
 
 
 def fit_run(store: Store, trainer: Trainer, pairs: Interactions, *, kill_at: int | None) -> None:

@@ -28,7 +28,7 @@ def _findings(place: Path) -> dict[str, dict[str, Any]]:
     return {finding["what"]: finding for finding in told["findings"]}
 
 
-def test_a_store_where_all_is_well(tmp_path: Path) -> None:
+def test_a_store_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every check has its line, for people and for programs; the store stays as it is."""
     store = embstore.create(tmp_path / "s")
     before = (store.branches(), store.tags(), [made.id for made in store.log()])
@@ -38,6 +38,7 @@ def test_a_store_where_all_is_well(tmp_path: Path) -> None:
     assert found["store"]["data"] == {"versions": 1, "branches": 1, "tags": 0}
     assert found["file system"]["data"]["size"] == shutil.disk_usage(tmp_path).total
     assert found["libraries"]["data"]["icechunk"] == version("icechunk")
+    monkeypatch.setenv("COLUMNS", "300")  # no line is folded
     lines = text_of("doctor", tmp_path / "s").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["ok"] * (len(LOOKED_AT) - 1)
     assert (store.branches(), store.tags(), [made.id for made in store.log()]) == before

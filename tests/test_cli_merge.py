@@ -80,7 +80,7 @@ def test_merge_moves_a_branch_forward(store: Store) -> None:
     store.branch("old", at="exp~1")
     before, tip = store.branches()["old"], store.branches()["exp"]
     text = text_of("merge", store.url, "exp", "--into", "old")
-    assert text == f"old  {tip[:8]}  moved forward from {before[:8]} to exp: nothing was committed here since\n"
+    assert text == f"old  {tip[:8]}  moved forward from {before[:8]} to exp: nothing was new here\n"
     assert store.branches()["old"] == tip
     store.branch("old", at="exp~1", move=True)
     assert json_of("merge", store.url, "exp", "--into", "old", "-m", "taken over")["parents"] == [before, tip]

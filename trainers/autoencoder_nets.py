@@ -32,13 +32,7 @@ ACTIVATIONS: dict[str, Keep] = {
 
 
 def find_activation(name: object) -> Keep:
-    """Return the activation of that name.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is none.
-    """
+    """Return the activation of that name; raise InvalidInputError if there is none."""
     if not isinstance(name, str) or name not in ACTIVATIONS:
         msg = f"activation {name!r}: use one of {', '.join(ACTIVATIONS)}"
         raise InvalidInputError(msg)
@@ -49,11 +43,16 @@ class RowMatrix(Protocol):
     """A sparse matrix by rows, such as scipy's CSR; scipy takes 10 MB that training does without."""
 
     @property
-    def indptr(self) -> NDArray[Any]: ...
+    def indptr(self) -> NDArray[Any]:
+        """Return where each row begins in the other two, and behind the last where it ends."""
+
     @property
-    def indices(self) -> NDArray[Any]: ...
+    def indices(self) -> NDArray[Any]:
+        """Return the column of each number."""
+
     @property
-    def data(self) -> NDArray[Any]: ...
+    def data(self) -> NDArray[Any]:
+        """Return the numbers."""
 
 
 class SparseInput:

@@ -15,7 +15,7 @@ from embstore.cli import options
 @options.as_json
 @options.quiet
 def expire(store: str, *, older_than: str, tags: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Forget versions that are older than AGE, but for what branches and tags point to.
+    """Forget old versions: those older than AGE, but for what branches and tags point to.
 
     Without --yes it only says which. The room that they take is freed by the verb gc.
     """

@@ -15,7 +15,7 @@ from embstore.errors import DamagedStoreError
 @options.as_json
 @options.quiet
 def gc(store: str, *, older_than: str, yes: bool, as_json: bool) -> None:
-    """Delete what is stored for longer than AGE and no version leads to.
+    """Delete what no version leads to any more, and has been stored for longer than AGE.
 
     What branches, tags, open checkouts and pinned versions lead to stays. Without --yes it only says how much it would free.
     Exits with 6 if a version that stays is not whole; nothing is deleted then.

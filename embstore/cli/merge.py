@@ -36,7 +36,7 @@ def merge(store: str, source: str, *, into: str, message: str | None, on_conflic
     if version.id == before:
         report_unchanged(version, opened, branch=into, why=f"as it was: it has all of {source}", as_json=as_json)
     elif version.id == opened.at(source).id:
-        why = f"moved forward from {short_id(before or version.id)} to {source}: nothing was committed here since"
+        why = f"moved forward from {short_id(before or version.id)} to {source}: nothing was new here"
         report_unchanged(version, opened, branch=into, why=why, as_json=as_json)
     else:
         report_made(version, opened, branch=into, as_json=as_json)
