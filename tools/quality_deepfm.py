@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -30,6 +27,7 @@ from scipy.stats import rankdata
 import embstore
 from embstore import Interactions, Version
 from tools.bench.timing import note
+from tools.quality.fresh import answer, data_folder
 from tools.quality.protocol import DATA_SETS, Parts, load, load_inner
 from trainers.deepfm import DeepFM
 from trainers.two_tower import TwoTower
@@ -39,7 +37,6 @@ COLUMNS: dict[str, Any] = {
     "item_sparse": ("year",),
     "item_multi": (("genre", 6),),
 }
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 LIKED = 4.0
 
 
@@ -155,9 +152,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {"labels": labels, "parts": pa
 
 def _in_new_process(task: str, seed: int) -> dict[str, Any]:
     note(f"{task}, seed {seed}")
-    command = [sys.executable, "-m", "tools.quality_deepfm", "--task", task, "--seed", str(seed)]
-    done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = answer("tools.quality_deepfm", "--task", task, "--seed", str(seed))
     return found
 
 
@@ -183,9 +178,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, help="one task alone, answered in JSON")
     parser.add_argument("--seed", type=int, default=1, help="its seed (default 1)")
     chosen = parser.parse_args()
-    folder = Path(os.environ.get("EMBSTORE_DATA", "."))
-    if not (folder / DATA_SETS["ml-100k"].file).is_file():
-        parser.error(f"no {DATA_SETS['ml-100k'].file} in {folder}: set EMBSTORE_DATA to the folder with the data sets")
+    folder = data_folder(parser)
     if chosen.task:
         print(json.dumps(TASKS[chosen.task](folder, seed=chosen.seed)))
         return

@@ -26,13 +26,13 @@ import numpy as np
 import embstore
 from embstore import Interactions, Store, Version
 from tools.bench.timing import note
+from tools.quality.fresh import answer, data_folder
 from tools.quality.measures import Clock, recall
 from tools.quality.protocol import DATA_SETS, Parts, load, load_inner
 from trainers.bpr import BPR
 from trainers.dynamic_autoencoder import DynamicAutoencoder
 from trainers.factors import MatrixFactorization
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Users whose items are scored in a step, in batches of at most BATCH; 0: all items.
 BATCH, SAMPLES = 64, (0, 16, 32, 64, 128, 256)
 N_ITEMS, N_USERS, N_JUDGED = 100_000, 2000, 500
@@ -174,9 +174,7 @@ TASKS: dict[str, Callable[..., Figures]] = {"parts": parts, "movielens": moviele
 
 def _in_new_process(task: str, seed: int) -> Figures:
     note(f"{task}, seed {seed}")
-    command = [sys.executable, "-m", "tools.quality_recoder", "--task", task, "--seed", str(seed)]
-    done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, stdout=subprocess.PIPE, text=True, check=True)
-    found: Figures = json.loads(done.stdout)
+    found: Figures = answer("tools.quality_recoder", "--task", task, "--seed", str(seed))
     return found
 
 
@@ -196,9 +194,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="its seed (default 1)")
     parser.add_argument("--inner", action="store_true", help="measure the parts inside the first stretch, to choose settings on")
     chosen = parser.parse_args()
-    folder = Path(os.environ.get("EMBSTORE_DATA", "."))
-    if not (folder / DATA_SETS["ml-100k"].file).is_file():
-        parser.error(f"no {DATA_SETS['ml-100k'].file} in {folder}: set EMBSTORE_DATA to the folder with the data sets")
+    folder = data_folder(parser)
     if chosen.task:
         options = {"inner": True} if chosen.inner and chosen.task == "parts" else {}
         print(json.dumps(TASKS[chosen.task](folder, seed=chosen.seed, **options)))

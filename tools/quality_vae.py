@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,12 +21,12 @@ import embstore
 from embstore import Interactions, Version
 from tools.bench.figures import Cell, Grid, Result
 from tools.bench.timing import note
+from tools.quality.fresh import answer, data_folder
 from tools.quality.protocol import DATA_SETS, Parts, load, load_inner
 from trainers.mult_dae import MultDAE
 from trainers.mult_trainer import MultTrainer
 from trainers.mult_vae import MultVAE
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Chosen on the inner parts, as what is other on the second stretch.
 TRAINERS: dict[str, MultTrainer] = {
     "Mult-VAE": MultVAE(epochs=40, batch_size=250, lr=3e-3, noise=0.01),
@@ -65,9 +62,7 @@ def _recall(version: Version, targets: Interactions) -> float:
 
 def _in_new_process(job: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     note(f"seed {job['seed']}")
-    command = [sys.executable, "-m", "tools.quality_vae", "--job", json.dumps(job)]
-    done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    found: dict[str, dict[str, float]] = answer("tools.quality_vae", "--job", json.dumps(job))
     return found
 
 
@@ -115,9 +110,7 @@ def main() -> None:
     if chosen.job:
         print(json.dumps(_work(chosen.job)))
         return
-    folder = Path(os.environ.get("EMBSTORE_DATA", "."))
-    if not (folder / DATA_SETS["ml-100k"].file).is_file():
-        parser.error(f"no {DATA_SETS['ml-100k'].file} in {folder}: set EMBSTORE_DATA to the folder with the data sets")
+    folder = data_folder(parser)
     job = {"folder": str(folder), **{what: getattr(chosen, what) for what in ("inner", "settings", "increment", "trainers")}}
     runs = [_in_new_process({**job, "seed": seed}) for seed in range(1, chosen.seeds + 1)]
     print(_report(runs))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import platform
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,38 +11,15 @@ from typing import Any
 
 from tools.bench.figures import Result
 from tools.bench.timing import note
-from tools.quality.protocol import DATA_SETS
+from tools.quality.fresh import answer, chosen_data
 from tools.quality.report import report, scan_report
 from trainers.bpr import BPR
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.quality", description=__doc__)
-    parser.add_argument("--data", choices=[*DATA_SETS, "both"], default="both", help="which pairs (default both)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 1 on (default 3)")
-    parser.add_argument("--scan", action="store_true", help="try the grid of settings on the inner parts instead")
-    parser.add_argument("--json", type=Path, help="a file to write all figures to")
-    found = parser.parse_args()
-    if found.seeds < 1:
-        parser.error(f"--seeds {found.seeds}: give a whole number from 1")
-    folder = Path(os.environ.get("EMBSTORE_DATA", "."))
-    names = DATA_SETS if found.data == "both" else [found.data]
-    missing = [DATA_SETS[name].file for name in names if not (folder / DATA_SETS[name].file).is_file()]
-    if missing:
-        parser.error(f"no {', '.join(missing)} in {folder}: set EMBSTORE_DATA to the folder with the data sets")
-    found.folder, found.names = folder, list(names)
-    return found
 
 
 def _task(task: str, data: str, folder: Path, *, seed: int) -> Any:
     """Return what a fresh process with one thread answers."""
     note(f"{data}: {task}, seed {seed}")
-    job = json.dumps({"task": task, "data": data, "folder": str(folder), "seed": seed})
-    command = [sys.executable, "-m", "tools.quality.worker"]
-    done = subprocess.run(command, input=job, env={**os.environ, **ONE_THREAD}, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    return answer("tools.quality.worker", job={"task": task, "data": data, "folder": str(folder), "seed": seed})
 
 
 def _measured(data: str, folder: Path, seeds: range) -> tuple[Result, dict[str, Any]]:
@@ -62,7 +35,7 @@ def _scanned(data: str, folder: Path, seeds: range) -> tuple[Result, dict[str, A
 
 def main() -> None:
     """Measure what the command line asks for, print it in tables, and write all of it where asked to."""
-    chosen = _arguments()
+    chosen = chosen_data("python -m tools.quality", __doc__)
     machine = {"python": platform.python_version(), **{name: version(name) for name in ("numpy", "scipy", "icechunk")}}
     document: dict[str, Any] = {"machine": machine, "settings": asdict(BPR()), "data": {}}
     for data in chosen.names:

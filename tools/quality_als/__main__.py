@@ -5,21 +5,15 @@ Where implicit is installed (tried with 0.7.3) it is run beside on the same pair
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 from tools.bench.figures import Cell, Grid, Result
 from tools.bench.timing import note
-from tools.quality.protocol import DATA_SETS
+from tools.quality.fresh import answer, chosen_data
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
 # The settings that ALS comes with, and those that implicit is often run with.
 SETTINGS: dict[str, dict[str, Any]] = {"defaults": {}, "alpha 10, l2 .05": {"alpha": 10.0, "l2": 0.05}}
 GOALS = {"ml-100k": 0.220, "online-retail": 0.165}
@@ -31,31 +25,10 @@ POINTS += [{"epochs": n} for n in (5, 10, 15, 20)] + [{"steps": n} for n in (1, 
 POINTS += [{"half_sweeps": n} for n in (0, 1, 2, 4)]
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.quality_als", description=__doc__)
-    parser.add_argument("--data", choices=[*DATA_SETS, "both"], default="both", help="which pairs (default both)")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 1 on (default 3)")
-    parser.add_argument("--scan", action="store_true", help="try the grid of settings on the inner parts instead")
-    parser.add_argument("--json", type=Path, help="a file to write all figures to")
-    found = parser.parse_args()
-    if found.seeds < 1:
-        parser.error(f"--seeds {found.seeds}: give a whole number from 1")
-    folder = Path(os.environ.get("EMBSTORE_DATA", "."))
-    names = DATA_SETS if found.data == "both" else [found.data]
-    missing = [DATA_SETS[name].file for name in names if not (folder / DATA_SETS[name].file).is_file()]
-    if missing:
-        parser.error(f"no {', '.join(missing)} in {folder}: set EMBSTORE_DATA to the folder with the data sets")
-    found.folder, found.names = folder, list(names)
-    return found
-
-
 def _task(job: dict[str, Any]) -> Any:
     """Return what a fresh process with one thread answers."""
     note(f"{job['data']}: {job['task']}, seed {job['seed']}")
-    command = [sys.executable, "-m", "tools.quality_als.worker"]
-    environment = {**os.environ, **ONE_THREAD}
-    done = subprocess.run(command, input=json.dumps(job), env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    return answer("tools.quality_als.worker", job=job)
 
 
 def _report(data: str, name: str, runs: list[dict[str, Any]]) -> Result:
@@ -117,7 +90,7 @@ def _times(values: list[float]) -> str:
 
 def main() -> None:
     """Measure what the command line asks for, print it in tables, and write all of it where asked to."""
-    chosen = _arguments()
+    chosen = chosen_data("python -m tools.quality_als", __doc__)
     document: dict[str, Any] = {}
     for data in chosen.names:
         job = {"data": data, "folder": str(chosen.folder)}
