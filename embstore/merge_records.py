@@ -25,8 +25,9 @@ _NO_ROWS: Rows = np.empty(0, np.int64)
 def merge_records(work: Workspace, sides: Sides, judge: Judge, arrivals: Mapping[str, Arrivals]) -> None:
     """Stage what the other side recorded.
 
-    A user's record is replaced where it no longer begins with what the base had of it (but for ids that are gone). It conflicts
-    where one side replaced it and the other has recorded something else; where both are to stand, what the base had goes.
+    A user's record is replaced where it no longer begins with what the base had of it (but for ids that are gone); one whose
+    every pair has a time is read by time, so that it may hold what the base had in any place. It conflicts where one side
+    replaced it and the other has recorded something else; where both are to stand, what the base had goes.
     """
     if not {USER, ITEM} <= set(work.schema.entities or {}):
         return
@@ -74,7 +75,7 @@ class RecordDelta:
 
     @property
     def replaced(self) -> Rows:
-        """Return the users whose record does not begin with what the base had."""
+        """Return the users whose record lacks what the base had, or has it in another order that times do not tell."""
         return self._new_and_replaced[1]
 
     @cached_property
@@ -120,9 +121,13 @@ class RecordDelta:
     def _compared(self) -> tuple[NDArray[np.bool_], Rows]:
         """Return which records are new and whose are replaced, found by comparing user by user."""
         before, now, n_users = self.base_records(), self.records, len(self.view.ids(USER))
-        replaced = np.unique(before.users[~_also_in(before, now, n_users)])
-        n_before = np.bincount(before.users, minlength=n_users)
-        return (_places(now, n_users) >= n_before[now.users]) | np.isin(now.users, replaced), replaced
+        differ = np.unique(before.users[~_also_in(before, now, n_users)])
+        is_new = _nth(now.users, n_users) >= np.bincount(before.users, minlength=n_users)[now.users]
+        moved = np.setdiff1d(differ, before.users[~before.timed])
+        replaced = np.union1d(np.setdiff1d(differ, moved), _lacking(before, now, moved))
+        is_moved = np.isin(now.users, moved)
+        is_new[is_moved] = ~_found_in(now.take(is_moved), before.take(np.isin(before.users, moved)))
+        return is_new | np.isin(now.users, replaced), replaced
 
     def base_records(self) -> Records:
         """Return the base's records in the rows of this side, without those of ids that it lacks."""
@@ -138,12 +143,12 @@ def _has_both(view: View) -> bool:
     return {USER, ITEM} <= set(view.schema.entities or {})
 
 
-def _places(records: Records, n_users: int) -> Rows:
-    """Return where each record stands among those of its user, from 0."""
-    order = np.argsort(records.users, kind="stable")
-    counts = np.bincount(records.users, minlength=n_users)
-    places = np.empty(len(records), np.int64)
-    places[order] = np.arange(len(records)) - (np.cumsum(counts) - counts)[records.users[order]]
+def _nth(kinds: Rows, n_kinds: int) -> Rows:
+    """Return for each of ``kinds`` how many of the same stand before it."""
+    order = np.argsort(kinds, kind="stable")
+    counts = np.bincount(kinds, minlength=n_kinds)
+    places = np.empty(len(kinds), np.int64)
+    places[order] = np.arange(len(kinds)) - (np.cumsum(counts) - counts)[kinds[order]]
     return places
 
 
@@ -151,7 +156,7 @@ def _also_in(records: Records, others: Records, n_users: int) -> NDArray[np.bool
     """Return which records others have too, in the same place of the same user."""
     order = np.argsort(others.users, kind="stable")
     counts = np.bincount(others.users, minlength=n_users)
-    places = _places(records, n_users)
+    places = _nth(records.users, n_users)
     found = places < counts[records.users]
     mine = records.take(found)
     theirs = others.take(order[(np.cumsum(counts) - counts)[mine.users] + places[found]])
@@ -160,11 +165,31 @@ def _also_in(records: Records, others: Records, n_users: int) -> NDArray[np.bool
     return found
 
 
+def _found_in(records: Records, others: Records) -> NDArray[np.bool_]:
+    """Return which records others have too, wherever they stand; of equal ones as many as others have."""
+    if not (len(records) and len(others)):
+        return np.zeros(len(records), bool)
+    both = Records.concat([records, others])
+    _, kind = np.unique(np.column_stack([both.users, both.items, both.times.view(np.int64)]), axis=0, return_inverse=True)
+    mine, theirs = kind[: len(records)], kind[len(records) :]
+    n_kinds = int(kind.max()) + 1
+    found: NDArray[np.bool_] = _nth(mine, n_kinds) < np.bincount(theirs, minlength=n_kinds)[mine]
+    return found
+
+
+def _lacking(before: Records, now: Records, users: Rows) -> Rows:
+    """Return those of ``users`` who lack something that they had before."""
+    before, now = (records.take(np.isin(records.users, users)) for records in (before, now))
+    return np.unique(before.users[~_found_in(before, now)])
+
+
 def _equal_users(one: Records, other: Records, users: Rows, n_users: int) -> Rows:
-    """Return which of ``users`` have the same records in both, in the same order."""
+    """Return which of ``users`` have the same records in both, in the order that they are read in."""
     one, other = (records.take(np.isin(records.users, users)) for records in (one, other))
     counts = [np.bincount(records.users, minlength=n_users) for records in (one, other)]
-    differ = one.users[~_also_in(one, other, n_users)]
+    differ = np.unique(one.users[~_also_in(one, other, n_users)])
+    by_time = np.setdiff1d(differ, one.users[~one.timed])
+    differ = np.union1d(np.setdiff1d(differ, by_time), _lacking(one, other, by_time))
     equal: Rows = users[(counts[0] == counts[1])[users] & ~np.isin(users, differ)]
     return equal
 

@@ -108,7 +108,7 @@ def _point(work: Checkout, items: list[Any], genres: list[str]) -> None:
 def _consume(work: Checkout, pairs: list[tuple[Any, Any]], timed: bool, replace: bool) -> None:
     known = [(user, item) for user, item in pairs if user in work.ids(USER) and item in work.ids(ITEM)]
     users, items = work.ids(USER).rows([user for user, _ in known]), work.ids(ITEM).rows([item for _, item in known])
-    work.consumed.append(users, items, times=np.arange(len(known)) if timed else None, replace=replace)
+    work.consumed.append(users, items, times=[ord(item) for _, item in known] if timed else None, replace=replace)
 
 
 def _dense(work: Checkout, name: str, seed: int) -> None:

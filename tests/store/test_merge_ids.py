@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import embstore
 from embstore import Store
 from embstore.errors import ConflictError
-from tests.store.forked import edit, first_numbers, fork, had, put
+from tests.store.forked import SCHEMA, edit, first_numbers, fork, had, put
 
 
 @pytest.fixture
@@ -104,3 +105,20 @@ def test_equal_replacements_are_one(forked: Store) -> None:
     for branch in ("main", "side"):
         edit(forked, branch, lambda w: w.consumed.append([0, 0], [1, 1], replace=True))
     assert had(forked.merge("side"), 1) == ["b", "b"]
+
+
+def test_records_with_times_may_be_recorded_in_any_order(url: str) -> None:
+    """Replaced by the same at the same times, they are as they were, and conflict with nothing; replaced by others they do."""
+    store = embstore.create(url, schema=SCHEMA)
+    work = store.checkout()
+    users, items = work.append("user", [1, 2]), work.append("item", ["a", "b"])
+    work.consumed.append(users[[0, 0, 1]], items[[0, 1, 0]], times=[1, 2, 3])
+    work.commit("fork")
+    store.branch("side")
+    edit(store, "side", lambda w: w.consumed.append([0, 0, 1], [1, 0, 1], times=[2, 1, 3], replace=True))
+    edit(store, "main", lambda w: w.consumed.append([0], [1], times=[0]))
+    store.branch("other")
+    assert had(store.merge("side"), 1) == ["b", "a", "b"]
+    edit(store, "other", lambda w: w.consumed.append([1], [1], times=[0]))
+    with pytest.raises(ConflictError, match=r"the consumed record of users: 1 id \(2\);"):
+        store.merge("side", into="other")

@@ -190,24 +190,30 @@ class Merged:
         if user not in self.here.ids[USER]:
             return coming
         new_here, new_coming = self._new(self.here, user), self._new(self.coming, user)
-        added_here, added = (whole if new is None else there(new) for whole, new in ((here, new_here), (coming, new_coming)))
+        added_here, added = (
+            whole if new is None else there([side.had(user)[i] for i in sorted(new)])
+            for side, whole, new in ((self.here, here, new_here), (self.coming, coming, new_coming))
+        )
         if (new_coming is None and added_here) or (new_here is None and added):
-            if here == coming or self.rows == "here":
+            if self.rows == "here" or here == coming or (by_time(here) and Counter(here) == Counter(coming)):
                 return here
             if self.rows == "fail":
                 raise ClashError("consumed", user)
             return coming if self.rows == "coming" else (added_here if new_coming is None else here) + added
         if new_coming is None:
             return coming
-        n_old = len(self.coming.had(user)) - len(new_coming)
         back = {id_ for entity, id_ in self.restored if entity == ITEM} if new_here is not None else set()
-        return here + there([pair for i, pair in enumerate(self.coming.had(user)) if i >= n_old or pair[0] in back])
+        return here + there([pair for i, pair in enumerate(self.coming.had(user)) if i in new_coming or pair[0] in back])
 
-    def _new(self, side: Plain, user: Id) -> list[tuple[Id, Any]] | None:
-        """Return what a side recorded behind what the base had; None if it does not begin with that."""
+    def _new(self, side: Plain, user: Id) -> set[int] | None:
+        """Return which of its records a side has beyond those of the base; None if it does not have all of these as they were."""
         before = [r for r in self.base.had(user) if r[0] in side.ids.get(ITEM, set())] if user in side.ids[USER] else []
         now = side.had(user)
-        return now[len(before) :] if now[: len(before)] == before else None
+        if now[: len(before)] == before:
+            return set(range(len(before), len(now)))
+        left = Counter(before)
+        new = {i for i, record in enumerate(now) if record not in before or now[:i].count(record) >= left[record]}
+        return new if by_time(before) and len(now) - len(new) == len(before) else None
 
     def _array(self, name: str) -> NDArray[Any] | None:
         base, here, coming = (side.dense.get(name) for side in (self.base, self.here, self.coming))
@@ -220,6 +226,11 @@ class Merged:
         if self.dense == "fail" or here is None or coming is None or here.shape != coming.shape or here.dtype.kind != "f":
             raise ClashError(name)
         return average(name, here, coming)
+
+
+def by_time(had: list[tuple[Id, Any]]) -> bool:
+    """Return whether each of a user's records has a time, so that the order they were recorded in does not matter."""
+    return all(time is not None for _, time in had)
 
 
 def average(column: str, one: Any, other: Any) -> Any:

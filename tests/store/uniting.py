@@ -43,7 +43,7 @@ def united(base: State, ours: State, theirs: State, start: Start, *, rows: str, 
     for name in [name for name in after.entities if sides.forgotten(name, used)]:
         del after.entities[name]
     after.dense = _dense(base, ours, theirs, dense)
-    after.records = _records(base, ours, theirs, after)
+    after.records = sides.records(after)
     return after
 
 
@@ -139,6 +139,27 @@ class _Sides:
             return self._row(self._chosen(f"{table} {id_!r}"), table, id_)
         return self._row(sides[0], table, id_) if sides else self._row(self.base, table, id_)
 
+    def records(self, after: State) -> list[Record]:
+        """Return the records of both by time; of a user whose record one side replaced and to whose the other added, of one."""
+        users = after.entities[USER].live() if USER in after.entities else []
+        kept = [record for user in users for record in self._had(user, after)]
+        return sorted(kept, key=lambda record: record.time or 0)
+
+    def _had(self, user: Id, after: State) -> set[Record]:
+        old, mine, yours = (
+            {r for r in side.records if r.user == user and _knows(after, r)} for side in (self.base, self.ours, self.theirs)
+        )
+        ours_replaced, theirs_replaced = (self._replaced(side, user) for side in (self.ours, self.theirs))
+        added, added_by_them = mine if ours_replaced else mine - old, yours if theirs_replaced else yours - old
+        if mine != yours and ((ours_replaced and added_by_them) or (theirs_replaced and added)):
+            return mine if self._chosen(f"record of {user!r}") is self.ours else yours
+        sides = ((self.ours, mine), (self.theirs, yours))
+        return {r for r in mine | yours if r not in old or all(r in had or not _knows(side, r) for side, had in sides)}
+
+    def _replaced(self, side: State, user: Id) -> bool:
+        """Return whether a side has dropped what a user had, though it has both ids."""
+        return any(r.user == user and _knows(side, r) and r not in side.records for r in self.base.records)
+
     def _has(self, side: State, table: str, id_: Id) -> bool:
         entity = next(s.tables[table].spec.entity for s in (self.ours, self.theirs) if table in s.tables)
         return entity in side.entities and id_ in side.entities[entity].live()
@@ -162,13 +183,6 @@ def _dense(base: State, ours: State, theirs: State, policy: str) -> dict[str, Ve
 
 def _is_same(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     return one is other if one is None or other is None else same_bits(one, other)
-
-
-def _records(base: State, ours: State, theirs: State, after: State) -> list[Record]:
-    """Return the records of both by time, but for what one side dropped whose ids it still has, and ids that are gone."""
-    old, mine, yours = (set(side.records) for side in (base, ours, theirs))
-    kept = [r for r in mine | yours if r not in old or all(r in side.records or not _knows(side, r) for side in (ours, theirs))]
-    return sorted((r for r in kept if _knows(after, r)), key=lambda record: record.time or 0)
 
 
 def _knows(state: State, record: Record) -> bool:
