@@ -88,7 +88,7 @@ class StagedIds:
 def entity_paths(entity: str) -> list[str]:
     """Return where the arrays of an entity lie that a commit may touch."""
     path = f"entities/{entity}"
-    arrays = ("state", "index", "changed", "changed/rows", "ids", "ids/values", "ids/bytes", "ids/ends")
+    arrays = ("state", "index", "changed", "ids", "ids/values", "ids/bytes", "ids/ends")
     return [path, *(f"{path}/{array}" for array in arrays)]
 
 
@@ -107,23 +107,31 @@ def write_ids(writer: Writer, entity: str, id_type: IdType | None, staged: Stage
         _blank(writer, path, state, old_gone)
         state.runs, state.next_run = drop_rows(writer, f"{path}/index", state.runs, old_gone, number=state.next_run)
     if len(gone):
-        if writer.meta(f"{path}/changed/rows") is not None:  # of an earlier commit, perhaps with these ids
+        if writer.meta(f"{path}/changed") is not None:  # of an earlier commit, perhaps with these ids
             writer.delete(f"{path}/changed")
-        writer.scatter(f"{path}/state", gone, np.full(len(gone), REMOVED, np.uint8), sparse=True)
+        _mark_removed(writer, f"{path}/state", gone, state.n_rows)
         state.n_removed += len(gone)
     writer.set_group(path, state.to_json())
 
 
+def _mark_removed(writer: Writer, path: str, gone: Rows, n_rows: int) -> None:
+    """Mark rows; the array is made, and lengthened, when it is needed."""
+    if writer.meta(path) is None:
+        writer.write(path, np.empty(0, np.uint8), height=_STATE_HEIGHT, zstd=True)
+    writer.resize(path, n_rows)
+    writer.scatter(path, gone, np.full(len(gone), REMOVED, np.uint8), sparse=True)
+
+
 def write_changed(writer: Writer, entity: str, rows: Rows, ids: Ids) -> None:
     """Record which old rows a commit wrote, and their ids, so that a diff need not look them up among all."""
-    path = f"entities/{entity}/changed"
-    writer.replace_all({f"{path}/rows": rows.astype(np.int32), f"{path}/ids": ids}, zstd=True)
+    writer.replace_all({f"entities/{entity}/changed": np.concatenate([rows, ids])}, zstd=True)
 
 
 def read_changed(reader: Reader, entity: str) -> tuple[Rows, Ids]:
     """Return what ``write_changed`` recorded."""
-    rows, ids = reader.read([f"entities/{entity}/changed/{what}" for what in ("rows", "ids")])
-    return rows.astype(np.int64), ids
+    (both,) = reader.read([f"entities/{entity}/changed"])
+    rows, ids = np.split(both, 2)
+    return rows, ids
 
 
 def _write_appended(writer: Writer, path: str, state: EntityState, ids: Ids, gone: Rows) -> None:
@@ -141,10 +149,7 @@ def _write_appended(writer: Writer, path: str, state: EntityState, ids: Ids, gon
         offset = before.n_rows if before else 0
         _lengthen(writer, f"{path}/ids/bytes", blob, _BYTE_HEIGHT)
         _lengthen(writer, f"{path}/ids/ends", ends + offset, _ID_HEIGHT)
-    if writer.meta(f"{path}/state") is None:
-        writer.write(f"{path}/state", np.empty(0, np.uint8), height=_STATE_HEIGHT, zstd=True)
     state.n_rows += len(ids)
-    writer.resize(f"{path}/state", state.n_rows)
     state.runs, state.next_run = add_run(writer, f"{path}/index", state.runs, keys, rows, number=state.next_run)
 
 

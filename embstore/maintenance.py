@@ -62,7 +62,7 @@ def _fold(version: Version, writer: Writer) -> None:
         path = f"entities/{entity}"
         state = EntityState.from_json(writer.attributes(path))
         state.runs, state.next_run = merge_runs(writer, f"{path}/index", state.runs, number=state.next_run)
-        if writer.meta(f"{path}/changed/rows") is not None:
+        if writer.meta(f"{path}/changed") is not None:
             writer.delete(f"{path}/changed")
         writer.set_group(path, state.to_json())
     records = RecordState.read(writer)

@@ -183,10 +183,12 @@ def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
         if len(rows) != segment.n_rows or np.any(np.diff(rows) <= 0) or rows[0] < 0 or rows[-1] >= n_rows:
             yield f"table {name!r}: the rows of segment {segment.name} are not {segment.n_rows} ascending rows below {n_rows}"
     for column in all_columns(table.spec):
-        places = [f"{stored.path}/base/{column.name}"] if stored.base(column.name) else []
-        places += [f"{stored.path}/segments/{segment.name}/{column.name}" for segment in stored.segments(column.name)]
-        for path, meta in zip(places, table.stored.reader.metas(places), strict=True):
-            if meta.dtype != column.dtype or meta.row_shape != column.row_shape or meta.n_rows > n_rows:
+        base, segments = stored.base(column.name), stored.segments(column.name)
+        places = [(f"{stored.path}/base/{column.name}", base, base.n_rows, n_rows)] if base else []
+        found = zip(stored.places(column.name, segments), segments, strict=True)
+        places += [(path, meta, first + segment.n_rows, meta.n_rows) for (path, meta, first), segment in found]
+        for path, meta, end, most in places:
+            if meta.dtype != column.dtype or meta.row_shape != column.row_shape or end > most:
                 yield f"{path}: {meta.dtype} of shape {meta.shape} does not fit the table"
     for column in data_columns(table.spec) if deep else ():
         digests = digest_column(column)

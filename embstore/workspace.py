@@ -216,10 +216,11 @@ class Workspace(View):
         for name in ("reader", "_stored_schema"):
             self.__dict__.pop(name, None)
         self._schema = None
+        schema = self.schema  # first: it fetches the documents of all entities and tables in one round
         for idmap in self._idmaps.values():
             idmap.reload(self.reader)
         for name, table in self._tables.items():
-            table.reload(self.reader, self.schema.table(name))
+            table.reload(self.reader, schema.table(name))
         self.consumed.reload(self.reader)
         self.dense.reload(self.reader)
 

@@ -147,15 +147,21 @@ def encode_chunk(meta: ArrayMeta, data: NDArray[Any]) -> bytes:
     return b"".join((*parts, crc.to_bytes(_CRC_BYTES, "little")))
 
 
-def content_crc(array: NDArray[Any]) -> int:
-    """Return a checksum of all numbers of an array: chunks that changed places fit their own, but not this."""
+def content_crc(array: NDArray[Any], *, crc: int = 0) -> int:
+    """Return a checksum of all numbers of an array: chunks that changed places fit their own, but not this.
+
+    Parameters
+    ----------
+    crc
+        That of what lies before it.
+    """
     import google_crc32c
 
     raw = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
     raw = raw.view()
     raw.flags.writeable = False
-    crc: int = google_crc32c.value(raw)
-    return crc
+    found: int = google_crc32c.extend(crc, raw)
+    return found
 
 
 def checked_body(stored: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:

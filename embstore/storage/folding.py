@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embstore.storage.arrays import Rows
-from embstore.storage.segments import Column, Edit, Segment, StoredTable, TableState, as_items
+from embstore.storage.segments import DIGESTS, Column, Edit, Segment, StoredTable, TableState, as_items
 from embstore.storage.writer import Writer
 
 MOST_SEGMENTS = 16
@@ -39,7 +41,7 @@ class TableWriter:
         self._n_rows = n_rows
         self._stored = StoredTable(writer, path)
         self.state = self._stored.state
-        self._derived: list[dict[str, Edit]] = []
+        self._derived: list[tuple[str, list[Edit]]] = []
 
     def declare(self, columns: Iterable[str]) -> None:
         """Note the columns that this commit adds and forget those that there are no more."""
@@ -64,21 +66,22 @@ class TableWriter:
 
     def finish(self) -> None:
         """Write what is computed from other columns: last, while those are still on their way to the disk."""
-        for edits in filter(None, self._derived):
-            self._writer.write_all({path: edit.values for path, edit in edits.items()})
+        for path, edits in self._derived:
+            self._writer.write_all({path: [edit.values for edit in edits]})
         self._derived = []
 
     def drop(self, columns: Collection[str]) -> None:
         """Delete columns from the base and from every segment."""
         kept = []
         for segment in self.state.segments:
-            for name in set(segment.columns) & set(columns):
-                self._writer.delete(f"{self._path}/segments/{segment.name}/{name}")
-            left = tuple(name for name in segment.columns if name not in columns)
-            if left:
-                kept.append(Segment(segment.name, segment.n_rows, left))
+            left = segment.without(columns)
+            path = f"{self._path}/segments/{segment.name}"
+            if left.arrays:
+                kept.append(left)
+                for name in set(segment.arrays) - set(left.arrays):
+                    self._writer.delete(f"{path}/{name}")
             else:
-                self._writer.delete(f"{self._path}/segments/{segment.name}")
+                self._writer.delete(path)
         self.state.segments = kept
         for name in columns:
             self.state.made.pop(name, None)
@@ -121,10 +124,24 @@ class TableWriter:
         name = self._writer.unique(f"{self._path}/segments", self.state.next_segment)
         self.state.next_segment += 1
         path = f"{self._path}/segments/{name}"
-        data = {f"{path}/{column}": edit.values for column, edit in edits.items() if not edit.is_derived}
-        self._writer.write_all({f"{path}/rows": rows.astype(np.int32), **data})
-        self._derived.append({f"{path}/{column}": edit for column, edit in edits.items() if edit.is_derived})
-        self.state.segments.insert(position, Segment(name, len(rows), tuple(edits)))
+        arrays = self._arrays(edits)
+        data: dict[str, list[NDArray[Any]]] = {f"{path}/rows": [rows.astype(np.int32)]}
+        for array, columns in arrays.items():
+            found = [edits[column] for column in columns]
+            if any(edit.is_derived for edit in found):
+                self._derived.append((f"{path}/{array}", found))
+            else:
+                data[f"{path}/{array}"] = [edit.values for edit in found]
+        self._writer.write_all(data)
+        self.state.segments.insert(position, Segment(name, len(rows), arrays))
+
+    def _arrays(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Return which columns lie in one array, by the array's name: those of one dtype and shape, and digests by themselves."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for name in names:
+            column = self._columns[name]
+            groups.setdefault((name.startswith(DIGESTS), column.dtype, column.row_shape), []).append(name)
+        return {names[0].replace("/", "."): tuple(names) for names in groups.values()}
 
     def _merge_oldest(self) -> None:
         oldest = self.state.segments[:MERGED_SEGMENTS]

@@ -2,13 +2,14 @@
 
 A column is ``values``, ``slots/<name>`` or ``digests/<values or slot>`` (one number a row of a wide column, so that rows are
 compared without being read). A segment lists the columns it has; later segments win. Rows that neither the base nor a
-segment holds have the column's fill.
+segment holds have the column's fill. Columns of one kind lie one behind the other in one array of a segment, so that a small
+commit makes few objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from embstore.storage.arrays import Reader, Rows, rows_by_chunk
 from embstore.storage.chunks import ArrayMeta
+from embstore.storage.stacking import first_row, parts
+
+DIGESTS = "digests/"
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,37 @@ class Column:
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of one commit (or of several merged): sorted rows and the columns that were written."""
+    """Rows of one commit (or of several merged): sorted rows and the columns that were written.
+
+    ``arrays`` has for each array the columns that lie in it, one behind the other; None is where one was dropped.
+    """
 
     name: str
     n_rows: int
-    columns: tuple[str, ...]
+    arrays: Mapping[str, tuple[str | None, ...]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns that it has."""
+        return tuple(column for columns in self.arrays.values() for column in columns if column)
+
+    def find(self, column: str) -> tuple[str, int, int]:
+        """Return the array that a column lies in, behind how many others, and how many lie in it."""
+        return next((name, held.index(column), len(held)) for name, held in self.arrays.items() if column in held)
+
+    def without(self, dropped: Collection[str]) -> Segment:
+        """Return the segment that lacks these columns, and the arrays that hold no others."""
+        left = {name: tuple(None if column in dropped else column for column in held) for name, held in self.arrays.items()}
+        return replace(self, arrays={name: held for name, held in left.items() if any(held)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the segment as JSON data."""
+        return {"name": self.name, "rows": self.n_rows, "arrays": {name: list(held) for name, held in self.arrays.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Segment:
+        """Return the segment that ``to_json`` gave."""
+        return cls(data["name"], data["rows"], {name: tuple(held) for name, held in data["arrays"].items()})
 
 
 class Edit:
@@ -87,12 +117,12 @@ class TableState:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TableState:
         """Return the state that ``to_json`` gave."""
-        segments = [Segment(s["name"], s["rows"], tuple(s["columns"])) for s in data["segments"]]
+        segments = [Segment.from_json(segment) for segment in data["segments"]]
         return cls(segments, data["next_segment"], dict(data["made"]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON data."""
-        segments = [{"name": s.name, "rows": s.n_rows, "columns": list(s.columns)} for s in self.segments]
+        segments = [segment.to_json() for segment in self.segments]
         return {"segments": segments, "next_segment": self.next_segment, "made": self.made}
 
 
@@ -159,21 +189,27 @@ class StoredTable:
         self, column: Column, segments: Sequence[Segment], all_rows: Sequence[Rows], owner: NDArray[np.int16], items: NDArray[Any]
     ) -> None:
         wanted, sources = [], []
-        paths = [f"{self.path}/segments/{segment.name}/{column.name}" for segment in segments]
-        for i, (path, meta) in enumerate(zip(paths, self.reader.metas(paths), strict=True)):
-            for index in range(meta.n_chunks):
+        for i, (path, meta, first) in enumerate(self.places(column.name, segments)):
+            for index, part, rows in parts(meta, first, segments[i].n_rows):
                 wanted.append((path, meta, index))
-                sources.append((i, all_rows[i][slice(*meta.bounds(index))]))
+                sources.append((i, part, all_rows[i][rows]))
 
         def place(position: int, chunk: NDArray[Any]) -> None:
-            i, rows = sources[position]
+            i, part, rows = sources[position]
             live = owner[rows] == i
             if live.all():
-                items[rows] = as_items(chunk)
+                items[rows] = as_items(chunk[part])
             else:
-                items[rows[live]] = as_items(chunk)[live]
+                items[rows[live]] = as_items(chunk[part])[live]
 
         self.reader.chunks(wanted, place)
+
+    def places(self, column: str, segments: Sequence[Segment]) -> Iterator[tuple[str, ArrayMeta, int]]:
+        """Yield for each segment, which has the column, the array it lies in and the row of it that it begins with."""
+        found = [segment.find(column) for segment in segments]
+        paths = [f"{self.path}/segments/{segment.name}/{array}" for segment, (array, _, _) in zip(segments, found, strict=True)]
+        for path, meta, (_, position, n_columns) in zip(paths, self.reader.metas(paths), found, strict=True):
+            yield path, meta, first_row(meta, position, n_columns)
 
     def gather(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Return ``rows`` (any order, repeats allowed) of a column, reading only the chunks that hold them."""
@@ -182,15 +218,17 @@ class StoredTable:
         wanted: list[tuple[str, ArrayMeta, int]] = []
         places: list[tuple[Rows, Rows]] = []  # positions in out, positions in the chunk
         segments = self.segments(column.name)
-        for segment, held in reversed(list(zip(segments, self.segment_rows(segments), strict=True))):
-            at = np.searchsorted(held, rows)
-            found = pending & (held[np.minimum(at, len(held) - 1)] == rows)
-            self._plan(f"{self.path}/segments/{segment.name}/{column.name}", np.flatnonzero(found), at, wanted, places)
+        held = self.segment_rows(segments)
+        for i, (path, meta, first) in reversed(list(enumerate(self.places(column.name, segments)))):
+            at = np.searchsorted(held[i], rows)
+            found = pending & (held[i][np.minimum(at, len(held[i]) - 1)] == rows)
+            _plan(path, meta, np.flatnonzero(found), at + first, wanted, places)
             pending &= ~found
         base = self.base(column.name)
         n_base = base.n_rows if base else 0
         out[pending & (rows >= n_base)] = column.fill
-        self._plan(f"{self.path}/base/{column.name}", np.flatnonzero(pending & (rows < n_base)), rows, wanted, places)
+        if base:
+            _plan(f"{self.path}/base/{column.name}", base, np.flatnonzero(pending & (rows < n_base)), rows, wanted, places)
 
         def place(position: int, chunk: NDArray[Any]) -> None:
             targets, sources = places[position]
@@ -199,16 +237,19 @@ class StoredTable:
         self.reader.chunks(wanted, place)
         return out
 
-    def _plan(
-        self, path: str, targets: Rows, at: Rows, wanted: list[tuple[str, ArrayMeta, int]], places: list[tuple[Rows, Rows]]
-    ) -> None:
-        if len(targets) == 0:
-            return
-        (meta,) = self.reader.metas([path])
-        sources = at[targets]
-        for index, positions in rows_by_chunk(sources, meta.height):
-            wanted.append((path, meta, index))
-            places.append((targets[positions], sources[positions] - index * meta.height))
+
+def _plan(
+    path: str,
+    meta: ArrayMeta,
+    targets: Rows,
+    at: Rows,
+    wanted: list[tuple[str, ArrayMeta, int]],
+    places: list[tuple[Rows, Rows]],
+) -> None:
+    sources = at[targets]
+    for index, positions in rows_by_chunk(sources, meta.height):
+        wanted.append((path, meta, index))
+        places.append((targets[positions], sources[positions] - index * meta.height))
 
 
 def as_items(array: NDArray[Any]) -> NDArray[Any]:

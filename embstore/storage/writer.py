@@ -20,6 +20,7 @@ from embstore.storage.arrays import Reader, Rows, rows_by_chunk
 from embstore.storage.chunks import WIDE_ROW_BYTES, ArrayMeta, content_crc, encode_chunk, even_height
 from embstore.storage.faults import writing
 from embstore.storage.loop import each, finish, start
+from embstore.storage.stacking import Columns, joined, stacked_crc, stacked_meta
 
 _WRITES_IN_FLIGHT = 4
 # Arrays that wait to be written are held in memory.
@@ -54,13 +55,17 @@ class Writer(Reader):
         self._written: set[str] = set()  # what is at these paths, or below the deleted ones, is not yet so in the store
         self._deleted: set[str] = set()
         self._queued_bytes = 0
+        self._fresh: list[str] = []  # folders that only this commit has put anything in
         # Arrays of one path in two versions are the same array where they carry the same token.
         self.token = secrets.token_hex(4)
 
     def unique(self, folder: str, number: int) -> str:
         """Return a name for the ``number``-th of many in ``folder``, which no other commit gives: nothing is there yet."""
         name = f"{number:08d}-{self.token}"
-        self._documents.setdefault(f"{folder}/{name}", None)
+        path = f"{folder}/{name}"
+        if path not in self._documents:
+            self._documents[path] = None
+            self._fresh.append(f"{path}/")
         return name
 
     def set_group(self, path: str, attributes: Mapping[str, Any]) -> None:
@@ -82,12 +87,23 @@ class Writer(Reader):
         """Write ``array`` at ``path``, where nothing is yet; by default in even chunks of at most 4 MiB."""
         self.write_all({path: array}, height=height, zstd=zstd)
 
-    def write_all(self, arrays: Mapping[str, NDArray[Any]], *, height: int | None = None, zstd: bool = False) -> None:
-        """Write several arrays in one round, documents first: a chunk without its array's document is refused."""
-        metas = {path: self._new_meta(path, array, height, zstd) for path, array in arrays.items()}
-        chunks = [chunk for path, meta in metas.items() for chunk in _chunks(path, meta, arrays[path], range(meta.n_chunks))]
+    def write_all(self, arrays: Mapping[str, NDArray[Any] | Columns], *, height: int | None = None, zstd: bool = False) -> None:
+        """Write several arrays in one round, documents first: a chunk without its array's document is refused.
+
+        What is several arrays of one dtype and shape is written as one, in which they lie one behind the other.
+        """
+        metas: dict[str, ArrayMeta] = {}
+        chunks: list[tuple[str, Callable[[], bytes]]] = []
+        for path, given in arrays.items():
+            array = given if isinstance(given, np.ndarray) else joined(given)
+            if array is not None:
+                metas[path] = self._new_meta(path, array, height, zstd)
+                chunks += _chunks(path, metas[path], array, range(metas[path].n_chunks))
+            else:
+                metas[path] = self._stacked_meta(path, list(given))
+                chunks += _stacked_chunks(path, metas[path], list(given))
         documents = [*self._missing_parents(arrays), *self._documents_of(metas)]
-        self._put(documents, chunks, n_bytes=sum(array.nbytes for array in arrays.values()))
+        self._put(documents, chunks, n_bytes=sum(meta.n_chunks * meta.chunk_bytes for meta in metas.values()))
 
     def replace_all(self, arrays: Mapping[str, NDArray[Any]], *, zstd: bool = False) -> None:
         """Write several arrays where others may be; chunks that the others have beyond those of the new ones go."""
@@ -100,10 +116,13 @@ class Writer(Reader):
     def _new_meta(self, path: str, array: NDArray[Any], height: int | None, zstd: bool) -> ArrayMeta:
         row_bytes = array[:1].nbytes if array.ndim and len(array) else 1
         height = height or even_height(len(array) if array.ndim else 1, row_bytes)
-        attributes: dict[str, Any] = {"written": self.token}
-        if row_bytes < WIDE_ROW_BYTES or not path.startswith("tables/"):  # wide rows of tables have digests
-            attributes["content"] = content_crc(array)
-        return ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, attributes)
+        content = {"content": content_crc(array)} if _has_content(path, row_bytes) else {}
+        return ArrayMeta(array.shape, array.dtype.newbyteorder("<"), height, zstd, {"written": self.token, **content})
+
+    def _stacked_meta(self, path: str, columns: Columns) -> ArrayMeta:
+        meta = stacked_meta(columns, {"written": self.token})
+        content = {"content": stacked_crc(columns, meta)} if _has_content(path, columns[0][:1].nbytes) else {}
+        return replace(meta, attributes={**meta.attributes, **content})
 
     def append(self, path: str, array: NDArray[Any]) -> None:
         """Lengthen the array at ``path``; only its last chunk is written again."""
@@ -235,6 +254,8 @@ class Writer(Reader):
     def load_documents(self, paths: Iterable[str]) -> None:
         """Look up what is at ``paths``, what was just deleted being gone."""
         missing = [path for path in paths if path not in self._documents]
+        self._documents.update((path, None) for path in missing if path.startswith(tuple(self._fresh)))
+        missing = [path for path in missing if path not in self._documents]
         self._settle_for(missing)
         super().load_documents(missing)
 
@@ -244,6 +265,18 @@ class Writer(Reader):
         """Give the rows of each wanted chunk to ``sink``, those just written too."""
         self._settle_for({path for path, _, _ in wanted})
         super().chunks(wanted, sink, sparse=sparse)
+
+
+def _has_content(path: str, row_bytes: int) -> bool:
+    """Return whether an array carries a checksum of the whole: wide rows of tables have digests."""
+    return row_bytes < WIDE_ROW_BYTES or not path.startswith("tables/")
+
+
+def _stacked_chunks(path: str, meta: ArrayMeta, columns: Columns) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    n_chunks = meta.n_chunks // len(columns)
+    for position, column in enumerate(columns):
+        first = position * n_chunks
+        yield from _chunks(path, meta, column, range(first, first + n_chunks), offset=first * meta.height)
 
 
 def _of_part(meta: ArrayMeta) -> dict[str, Any]:
