@@ -61,15 +61,15 @@ class TestItemBiasesContract(TrainerContract):
     ("make", "settings", "message"),
     [
         (MatrixFactorization, {"dim": 0}, "dim 0: give a whole number from 1"),
-        (MatrixFactorization, {"init_std": -1}, "init_std -1: give a number of at least 0"),
+        (MatrixFactorization, {"init_std": -1}, "init_std -1: give a number that is not negative"),
         (MatrixFactorization, {"loss": "hinge"}, "loss 'hinge': use one of softmax, logloss, logistic, mse, squared"),
         (MatrixFactorization, {"loss": ["softmax"]}, "loss .*: use one of"),
         (MatrixFactorization, {"seed": 0.5}, "seed 0.5: give a whole number"),
         (Biases, {"epochs": True}, "epochs True: give a whole number"),
         (Biases, {"batch_size": 2.0}, "batch_size 2.0: give a whole number"),
         (Biases, {"fold_steps": 0}, "fold_steps 0: give a whole number"),
-        (Biases, {"lr": float("nan")}, "lr nan: give a number"),
-        (Biases, {"fold_l2": None}, "fold_l2 None: give a number"),
+        (Biases, {"lr": float("nan")}, "lr nan: give a finite number"),
+        (Biases, {"fold_l2": None}, "fold_l2 None: give a finite number"),
         (Biases, {"weight_power": -9}, "weight_power -9: give a number of at least -8"),
     ],
 )

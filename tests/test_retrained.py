@@ -57,8 +57,8 @@ class TestRetrainedBPRContract(TrainerContract):
     [
         ({"method": "adam"}, "method 'adam': use one of nelder-mead, cobyla, none"),
         ({"evaluations": 0}, "evaluations 0: give a whole number from 1"),
-        ({"seconds": -1}, "seconds -1: give a number of at least 0"),
-        ({"share": None}, "share None: give a number"),
+        ({"seconds": -1}, "seconds -1: give a number that is not negative"),
+        ({"share": None}, "share None: give a finite number"),
         ({"seed": -1}, "seed -1: give a whole number from 0"),
         ({"base": "nobody"}, "trainer 'nobody': there is"),
         ({"base": "popularity"}, "base 'popularity' has no fold_steps, fold_lr, fold_l2: give a factor model"),

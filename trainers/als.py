@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from embstore import Batch, Checkout, InvalidInputError, Schema, TableSpec, View, Zeros
+from embstore import Batch, Checkout, Schema, TableSpec, View, Zeros
 from trainers.least_squares import Block, Whitened, blocks, pair_counts
+from trainers.settings import check_count, check_positive
 
 Rows = NDArray[np.int64]
 # A digest of the record that was trained on, and whether in sweeps over everybody or as an increment.
@@ -65,9 +66,9 @@ class ALS:
 
     def __post_init__(self) -> None:
         for what, least in (("dim", 1), ("epochs", 1), ("half_sweeps", 0), ("steps", 1)):
-            _check_count(getattr(self, what), what, least=least)
+            check_count(getattr(self, what), what, least=least)
         for what in ("l2", "alpha", "init_std"):
-            _check_positive(getattr(self, what), what)
+            check_positive(getattr(self, what), what)
         self.schema()  # refuses a seed that no table can have
 
     def schema(self) -> Schema:
@@ -140,18 +141,6 @@ class ALS:
             vectors[user_rows < 0] = everybody.sum(axis=0, dtype=np.float64) / max(1, len(everybody))
         found: NDArray[Any] = vectors @ view.table("item").values().T
         return found
-
-
-def _check_count(value: object, what: str, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        msg = f"{what} {value!r}: give a whole number from {least}"
-        raise InvalidInputError(msg)
-
-
-def _check_positive(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
-        msg = f"{what} {value!r}: give a number above zero"
-        raise InvalidInputError(msg)
 
 
 def _counts(work: Checkout) -> csr_array[Any]:

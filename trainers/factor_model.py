@@ -19,7 +19,7 @@ from trainers.milestones import check_milestones, lr_at
 from trainers.minibatches import Batching, UserBatch
 from trainers.pairs import Pairs
 from trainers.sampling import dropout
-from trainers.settings import check_count
+from trainers.settings import check_count, check_not_negative, check_number, check_share
 
 I64 = NDArray[np.int64]
 Floats = NDArray[Any]
@@ -61,9 +61,9 @@ class FactorModel:
         for what in ("epochs", "batch_size", "fold_steps"):
             check_count(getattr(self, what), what)
         for what in ("lr", "l2", "fold_lr", "fold_l2"):
-            check_number(getattr(self, what), what)
-        check_number(self.weight_power, "weight_power", low=-_MOST_POWER)
-        check_number(self.confidence, "confidence")
+            check_not_negative(getattr(self, what), what)
+        check_number(self.weight_power, "weight_power", least=-_MOST_POWER)
+        check_not_negative(self.confidence, "confidence")
         check_share(self.dropout, "dropout")
         find_activation(self.activation)
         check_milestones(self.lr_milestones)
@@ -237,18 +237,3 @@ class FactorModel:
 def as_it_is(rows: Floats) -> tuple[Floats, None]:
     """Return rows and no slope: the loss sees them as they are."""
     return rows, None
-
-
-def check_share(value: object, what: str) -> None:
-    """Raise InvalidInputError for what is no number from 0 and below 1."""
-    check_number(value, what)
-    if not value < 1:  # type: ignore[operator]
-        msg = f"{what} {value!r}: give a share below 1"
-        raise InvalidInputError(msg)
-
-
-def check_number(value: object, what: str, *, low: float = 0.0) -> None:
-    """Raise InvalidInputError for what is no number from ``low``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < np.inf:
-        msg = f"{what} {value!r}: give a number of at least {low:g}"
-        raise InvalidInputError(msg)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from trainers.factor_model import FactorModel, check_number
-from trainers.settings import check_count
+from trainers.factor_model import FactorModel
+from trainers.settings import check_count, check_not_negative
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class MatrixFactorization(FactorModel):
 
     def __post_init__(self) -> None:
         check_count(self.dim, "dim")
-        check_number(self.init_std, "init_std")
+        check_not_negative(self.init_std, "init_std")
         self.check()
 
     @property

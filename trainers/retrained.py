@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore import Batch, Checkout, InvalidInputError, NonFiniteError, Schema, View, find_trainer
-from trainers.factor_model import check_number
 from trainers.held_out import held_out_loss, hold_out, take, whole_record, without_repeats
 from trainers.sampling import shuffled
-from trainers.settings import check_count
+from trainers.settings import check_count, check_not_negative
 from trainers.tuning import Probe, Search, check_method
 
 I64 = NDArray[np.int64]
@@ -87,7 +86,7 @@ class Retrained:
             if what != "patience" or self.patience is not None:
                 check_count(getattr(self, what), what)
         for what in ("seconds", "share"):
-            check_number(getattr(self, what), what)
+            check_not_negative(getattr(self, what), what)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             msg = f"seed {self.seed!r}: give a whole number from 0"
             raise InvalidInputError(msg)
