@@ -138,7 +138,7 @@ class TableRows:
     def staging(self, column: Column) -> StagedColumn:
         """Return the column's staged rows, made where there are none yet."""
         if column.name not in self.staged:
-            self.staged[column.name] = StagedColumn(column, self.idmap.n_stored)
+            self.staged[column.name] = StagedColumn(column, self.idmap.n_stored, n_rows=len(self.idmap))
         return self.staged[column.name]
 
     def check_open(self) -> None:

@@ -23,11 +23,14 @@ class StagedColumn:
         What a row is.
     n_stored
         Rows of the version below.
+    n_rows
+        Rows that there are with the new ones, where that is known: room for them is made at once.
     """
 
-    def __init__(self, column: Column, n_stored: int) -> None:
+    def __init__(self, column: Column, n_stored: int, *, n_rows: int = 0) -> None:
         self.column = column
         self._n_stored = n_stored
+        self._n_rows = n_rows
         self._place: NDArray[np.int32] | None = None  # place in the buffer + 1; 0: not staged
         self._rows = np.empty(0, np.int64)
         self._buffer = column.empty(0)
@@ -69,7 +72,7 @@ class StagedColumn:
     def _scatter_new(self, places: Rows, values: NDArray[Any]) -> None:
         stop = int(places.max()) + 1
         if stop > self._n_new:
-            self._new = _room(self._new, self._n_new, stop - self._n_new)
+            self._new = _room(self._new, self._n_new, max(stop, self._n_rows - self._n_stored) - self._n_new)
             self._new[self._n_new : stop] = self.column.fill
             self._n_new = stop
         if np.array_equal(places, np.arange(places[0], places[0] + len(places))):
@@ -91,7 +94,7 @@ class StagedColumn:
             rows = _distinct(rows, self._n_stored)
         n, stop = self._n_changed, self._n_changed + len(rows)
         if stop > len(self._buffer):
-            self._make_block(max(stop, 2 * n))
+            self._make_block(max(stop, min(2 * n, self._n_stored)))
         self._rows = _room(self._rows, n, len(rows))
         self._rows[n:stop] = rows
         self._place[rows] = np.arange(n + 1, stop + 1, dtype=np.int32)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
 from embstore.checkout import Checkout
 from embstore.conflicts import OnConflict, Policies
@@ -83,7 +82,9 @@ def fit(
         landing = Landing(store, work, branch, run, on_conflict)
         training = _Training(work, trainer, message, landing, _lineage(trainer, pairs, run), _report(progress), commit_every)
         batch = training.begin(begun, pairs, slots=slots, consumed=consumed)
+        del pairs  # rows take their place
         training.train(batch, validation, patience=patience)
+        del batch
         return training.commit()
 
 
@@ -262,4 +263,4 @@ def _report(progress: bool | Report) -> Report:
 
 def _show(epoch: int, metrics: Mapping[str, float]) -> None:
     figures = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    Console(stderr=True).print(f"epoch {epoch}  {figures}", highlight=False)
+    sys.stderr.write(f"epoch {epoch}  {figures}\n")

@@ -126,6 +126,7 @@ class BestEpoch:
             return False
         if self._state is None or self._validation.is_better(metrics, self.metrics):
             self.epoch, self.metrics = epoch, dict(metrics)
+            self._state = None  # gone before the next one is made: both are as large as what is staged
             self._state, self._version = KeptState.of(self._work), None
         return self._patience is not None and epoch - self.epoch >= self._patience
 

@@ -127,6 +127,17 @@ def test_uniform_negatives_are_hashes_of_their_position(
     assert expected == actual.ravel().tolist()
 
 
+def test_many_are_ordered_and_drawn_as_few_are() -> None:
+    """A hundred thousand are hashed block by block, which changes nothing."""
+    n, seed, epoch = 100_003, 5, 2
+    order, draw = stream(1, seed, epoch), stream(2, seed, epoch)
+    hashes = np.array([mix((i + 1) * GOLDEN + order) & 0xFFFFFFFF for i in range(n)])
+    np.testing.assert_array_equal(shuffled(n, seed=seed, epoch=epoch), np.argsort(hashes, kind="stable"))
+    users = np.arange(n // 3) % 7
+    found = uniform_negatives(pair_set(set(), 7, 11), users, n_negatives=3, seed=seed, epoch=epoch)
+    assert found.ravel().tolist() == [mix(mix((i + 1) * GOLDEN + draw) + GOLDEN) % 11 for i in range(len(users) * 3)]
+
+
 def test_uniform_negatives_are_uniform_over_what_is_left() -> None:
     """Of 20 items with 4 consumed, the others come equally often (within five standard deviations) and the four hardly ever."""
     consumed = pair_set({(0, item) for item in (0, 5, 6, 19)}, 1, 20)

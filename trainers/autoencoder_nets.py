@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from embstore import InvalidInputError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from trainers.histories import RowMatrix
 
 Keep = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Keep] = {
@@ -37,22 +34,6 @@ def find_activation(name: object) -> Keep:
         msg = f"activation {name!r}: use one of {', '.join(ACTIVATIONS)}"
         raise InvalidInputError(msg)
     return ACTIVATIONS[name]
-
-
-class RowMatrix(Protocol):
-    """A sparse matrix by rows, such as scipy's CSR; scipy takes 10 MB that training does without."""
-
-    @property
-    def indptr(self) -> NDArray[Any]:
-        """Return where each row begins in the other two, and behind the last where it ends."""
-
-    @property
-    def indices(self) -> NDArray[Any]:
-        """Return the column of each number."""
-
-    @property
-    def data(self) -> NDArray[Any]:
-        """Return the numbers."""
 
 
 class SparseInput:
@@ -141,7 +122,7 @@ class _Chosen(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, rows: Tensor, sparse: bool) -> Tensor:
         ctx.sparse = sparse
         ctx.save_for_backward(table, rows)
-        return table[rows]
+        return table[rows] if len(rows) < len(table) else table.view_as(table)  # all of them need no copy
 
     @staticmethod
     @once_differentiable
@@ -287,10 +268,3 @@ class _Biases(Hidden):
     def __init__(self, sizes: Sequence[int], activation: str) -> None:
         super().__init__(sizes, activation)
         self.weights = nn.ParameterList()
-
-
-def normalized(matrix: csr_array) -> csr_array:
-    """Return a sparse matrix with rows of length 1 (empty ones stay), float32."""
-    squares: NDArray[Any] = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).reshape(-1))
-    lengths = np.repeat(np.where(squares > 0, squares, 1), np.diff(matrix.indptr))
-    return type(matrix)(((matrix.data / lengths).astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)

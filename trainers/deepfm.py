@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from embstore import Batch, Checkout, InvalidInputError, Schema, View
 from trainers.columns import SIDES, Column, columns_of, inputs, schema_of
+from trainers.histories import everybody
 from trainers.learned import Learned, load, n_rows, take
 from trainers.loop import one_thread
 from trainers.nets import DeepFMNet, Dropout
@@ -22,7 +23,8 @@ from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
 from trainers.settings import check_count, check_not_negative, check_number, check_sizes
 
 Rows = NDArray[np.int64]
-Labelled = tuple[Rows, Rows, NDArray[np.float32]]
+Places = NDArray[np.int32] | Rows
+Labelled = tuple[Places, Places, NDArray[np.float32]]
 # What the hidden layers hold of so many pairs stays in the cache.
 _BLOCK = 1 << 13
 
@@ -141,7 +143,7 @@ class DeepFM:
             assert batch.ratings is not None
             labelled = batch.users, batch.items, (batch.ratings >= self.threshold).astype(np.float32)
             return lambda epoch: labelled
-        live, had = work.ids("item").live_rows(), work.consumed.to_csr()
+        live, had = work.ids("item").live_rows(), everybody(work)
         consumed = PairSet(had.indptr, np.searchsorted(live, had.indices), n_items=len(live))
         rehearsal = Rehearsal(work, batch, share=self.rehearsal, seed=self.seed)
 
@@ -150,7 +152,7 @@ class DeepFM:
             drawn = uniform_negatives(consumed, users, n_negatives=self.negatives, seed=self.seed, epoch=epoch)
             labels = np.zeros(drawn.size + len(items), np.float32)
             labels[: len(items)] = 1
-            return np.append(users, np.repeat(users, self.negatives)), np.append(items, live[drawn.ravel()]), labels
+            return _joined(users, np.repeat(users, self.negatives)), _joined(items, live[drawn.ravel()]), labels
 
         return draw
 
@@ -182,3 +184,8 @@ class DeepFM:
             mine, theirs = take(values, users, user_rows), take(values, items, np.arange(len(view.ids("item"))))
             found: NDArray[Any] = net.scores(mine, theirs, block=_BLOCK).numpy()
             return found
+
+
+def _joined(rows: Rows, others: Rows) -> NDArray[np.int32]:
+    """Return both, in half the memory: no table has more rows than that."""
+    return np.concatenate([rows, others], dtype=np.int32, casting="same_kind")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from embstore import Batch, Checkout, InvalidInputError, Schema, View
-from trainers.autoencoder_nets import AutoencoderNet, SparseInput, find_activation, normalized
+from trainers.autoencoder_nets import AutoencoderNet, SparseInput, find_activation
+from trainers.histories import normalized
 from trainers.loop import one_thread
 from trainers.reconstruction import Reconstruction
 from trainers.settings import check_not_negative, check_sizes

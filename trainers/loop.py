@@ -152,7 +152,7 @@ class Run:
         """Go down the gradient of a loss with some optimizers, all if none is named; return the loss.
 
         A loss that is not finite is refused before anything moves. Gradients are unscaled before they are clipped, and clipped
-        all together.
+        all together; afterwards there are none, so that they take no room in the next forward pass, nor when rows are staged.
 
         Raises
         ------
@@ -164,8 +164,7 @@ class Run:
         value = loss.item()
         self._check_finite(value, "loss")
         chosen = self._chosen(names)
-        for parameter in self.net.parameters():
-            parameter.grad = None
+        self._drop_gradients()
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         moving = [optimizer for optimizer in chosen if gradients_of([optimizer])]
         if self.scaler is None:
@@ -174,7 +173,12 @@ class Run:
                 optimizer.step()
         else:
             self._step_scaled(moving, self.scaler)
+        self._drop_gradients()
         return value
+
+    def _drop_gradients(self) -> None:
+        for parameter in self.net.parameters():
+            parameter.grad = None
 
     def _chosen(self, names: Sequence[str]) -> list[torch.optim.Optimizer]:
         unknown = sorted(set(names) - set(self.optimizers))

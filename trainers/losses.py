@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 Floats = NDArray[Any]
 I64 = NDArray[np.int64]
@@ -127,6 +126,8 @@ def bpr_gradients(
 
 def _sums(weights: Floats, columns: I64, *, starts: I64, table: Floats) -> Floats:
     """Return for each group the sum of ``weights`` times rows ``columns`` of ``table``, added in order."""
+    from scipy.sparse import csr_array
+
     ends = np.append(starts, len(columns))
     sums: Floats = csr_array((weights, columns, ends), shape=(len(starts), len(table))) @ table
     return sums

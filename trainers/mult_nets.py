@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trainers.autoencoder_nets import ItemsIn, ItemsOut, SparseInput
+from trainers.histories import RowMatrix, SparseRows
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -93,7 +93,7 @@ def sampled(mean: Tensor, log_variance: Tensor, *, noise: float, generator: torc
     return mean + noise * torch.exp(0.5 * log_variance) * drawn
 
 
-def multinomial_loss(scores: Tensor, targets: csr_array) -> Tensor:
+def multinomial_loss(scores: Tensor, targets: RowMatrix) -> Tensor:
     """Return the negative multinomial log-likelihood of what users had, as a mean over users.
 
     Of one user it is the sum of ``-log softmax(scores)`` over the user's items.
@@ -112,7 +112,7 @@ class _Multinomial(torch.autograd.Function):
     """Written out, since the gradient needs what the loss has computed, and no matrix of targets."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, targets: csr_array) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, targets: RowMatrix) -> Tensor:
         counts = torch.from_numpy(targets.indptr[1:] - targets.indptr[:-1]).to(scores.device, scores.dtype)
         owners = torch.repeat_interleave(torch.arange(len(scores)), torch.from_numpy(targets.indptr).long().diff())
         places = (owners * scores.shape[1] + torch.from_numpy(targets.indices).long()).to(scores.device)
@@ -129,14 +129,14 @@ class _Multinomial(torch.autograd.Function):
         return found.mul_(slope / len(found)), None
 
 
-def thinned(matrix: csr_array, share: float, generator: torch.Generator) -> csr_array:
+def thinned(matrix: RowMatrix, share: float, generator: torch.Generator) -> RowMatrix:
     """Return a sparse matrix with a share of its numbers dropped and the others larger, so that the mean stays.
 
     Zeros would stay zero, so this is dropout on the whole matrix.
     """
     if not share:
         return matrix
-    kept = (torch.rand(matrix.nnz, generator=generator) >= share).numpy()
+    kept = (torch.rand(len(matrix.data), generator=generator) >= share).numpy()
     indptr = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr]
     values = (matrix.data[kept] / (1 - share)).astype(matrix.data.dtype)
-    return csr_array((values, matrix.indices[kept], indptr), shape=matrix.shape)
+    return SparseRows(indptr, matrix.indices[kept], values)

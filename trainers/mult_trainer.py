@@ -9,15 +9,16 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, SlotSpec, TableSpec, View, Zeros
-from trainers.autoencoder_nets import SparseInput, normalized
+from trainers.autoencoder_nets import SparseInput
+from trainers.histories import RowMatrix, SparseRows, histories, normalized
 from trainers.loop import Run, one_thread
 from trainers.mult_nets import MultNet, Sampler, multinomial_loss, thinned
 from trainers.net_trainer import Metrics, NetTrainer
+from trainers.pairs import Pairs
 from trainers.sampling import shuffled_batches
 from trainers.settings import check_count, check_not_negative, check_sizes
 
@@ -41,8 +42,8 @@ class Histories:
         Of learning rates.
     """
 
-    inputs: csr_array
-    targets: csr_array
+    inputs: SparseRows
+    targets: SparseRows
     live: Tensor
     schedules: dict[str, ReduceLROnPlateau] = field(default_factory=dict)
 
@@ -106,9 +107,9 @@ class MultTrainer(NetTrainer):
     def prepare(self, work: Checkout, batch: Batch) -> Histories:
         """Return the histories of the users of these pairs."""
         users, live = np.unique(batch.users), work.ids("item").live_rows()
-        keys = np.unique(np.searchsorted(users, batch.users) * len(live) + np.searchsorted(live, batch.items))
-        targets = csr_array((np.ones(len(keys), np.float32), np.divmod(keys, len(live))), shape=(len(users), len(live)))
-        return Histories(normalized(histories(work, users)), targets, torch.from_numpy(live))
+        owners, columns = np.searchsorted(users, batch.users), np.searchsorted(live, batch.items)
+        targets = SparseRows.of(Pairs.of(owners, columns, None, n_groups=len(users)))
+        return Histories(normalized(SparseRows.of(histories(work, users))), targets, torch.from_numpy(live))
 
     def extra(self, run: Run) -> dict[str, Any]:
         """Return the schedules of the learning rates, one for each optimizer."""
@@ -134,8 +135,7 @@ class MultTrainer(NetTrainer):
 
     def batches(self, run: Run, epoch: int) -> Iterable[Rows]:
         """Return places of users."""
-        n_users = run.data.inputs.shape[0]
-        return shuffled_batches(n_users, batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+        return shuffled_batches(len(run.data.inputs), batch_size=self.batch_size, seed=self.seed, epoch=epoch)
 
     def epoch(self, run: Run, epoch: int) -> Metrics:
         """Let the learning rates follow the last validation, and take the steps of an epoch."""
@@ -149,9 +149,9 @@ class MultTrainer(NetTrainer):
     def reconstruction(self, run: Run, part: Rows, sample: Sampler | None = None) -> tuple[Tensor, Tensor]:
         """Return the loss of what some users had, and the mean KL divergence of their codes."""
         data: Histories = run.data
-        given = SparseInput(thinned(data.inputs[part], self.dropout, run.generator))
+        given = SparseInput(thinned(data.inputs.take(part), self.dropout, run.generator))
         scores, divergence = run.net(given, data.live, sample)
-        return multinomial_loss(scores, data.targets[part]), divergence.mean()
+        return multinomial_loss(scores, data.targets.take(part)), divergence.mean()
 
     def fold_in(self, work: Checkout, rows: Rows, batch: Batch) -> Metrics:
         """Do nothing: new users are encoded from what they have had, and have no rows of their own."""
@@ -162,21 +162,15 @@ class MultTrainer(NetTrainer):
 
         Row -1 is a user who has had nothing.
         """
-        return self.scores_from(view, histories(view, user_rows))
+        return self._scores(view, normalized(SparseRows.of(histories(view, user_rows))))
 
-    def scores_from(self, view: View, had: csr_array) -> NDArray[Any]:
+    def scores_from(self, view: View, had: RowMatrix) -> NDArray[Any]:
         """Return logits of items for whoever has had some, ``[n, n_items]``, float32 ones; they need not be users of the view."""
+        return self._scores(view, normalized(had))
+
+    def _scores(self, view: View, given: SparseRows) -> NDArray[Any]:
         with one_thread(), torch.no_grad():
             net = cast("MultNet", self.loaded(view))
-            found, _ = net(SparseInput(normalized(had)), torch.arange(had.shape[1]))
+            found, _ = net(SparseInput(given), torch.arange(len(view.ids("item"))))
             scores: NDArray[Any] = found.numpy()
             return scores
-
-
-def histories(view: View, users: Rows) -> csr_array:
-    """Return what some users have had, ``[len(users), n_items]``, float32 ones; nothing for row -1."""
-    had, known = view.consumed.to_csr(), np.flatnonzero(users >= 0)
-    chosen = csr_array((np.ones(len(known), np.float32), (known, users[known])), shape=(len(users), had.shape[0]))
-    found = csr_array(chosen @ had)
-    found.sort_indices()
-    return found

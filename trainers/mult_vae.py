@@ -84,7 +84,7 @@ class MultVAE(MultTrainer):
 
     def step(self, run: Run, part: Rows) -> Metrics:
         """Go down the gradient of the loss of some users; return it, and the KL divergence and how much it counts."""
-        weight = self.kl_weight(run.steps, n_steps=-(-run.data.inputs.shape[0] // self.batch_size))
+        weight = self.kl_weight(run.steps, n_steps=-(-len(run.data.inputs) // self.batch_size))
         sample = functools.partial(sampled, noise=self.noise, generator=run.generator)
         likelihood, divergence = self.reconstruction(run, part, sample)
         loss = run.descend(likelihood + weight * divergence)

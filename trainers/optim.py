@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
@@ -13,6 +14,7 @@ from trainers.row_adam import check_correction, row_adam_
 
 # So many numbers and what is computed of them stay in the cache, and take little memory.
 _BLOCK = 1 << 17
+_OWN_PAGES = 1 << 20
 
 
 class RowAdam(torch.optim.Optimizer):
@@ -102,8 +104,7 @@ class RowAdam(torch.optim.Optimizer):
         state = self.state[param]
         if not state:
             state["step"] = torch.zeros(len(param), dtype=torch.int32, device=param.device)
-            state["exp_avg"] = torch.zeros_like(param)
-            state["exp_avg_sq"] = torch.zeros_like(param)
+            state["exp_avg"], state["exp_avg_sq"] = _zeros(param), _zeros(param)
         options = {name: group[name] for name in ("lr", "betas", "eps", "correction")}
         height = max(1, _BLOCK * len(param) // max(1, param.numel()))
         for start in range(0, len(rows), height):
@@ -113,6 +114,18 @@ class RowAdam(torch.optim.Optimizer):
             row_adam_(param, mine, slopes, state["exp_avg"], state["exp_avg_sq"], state["step"], **options)
 
 
+def _zeros(param: torch.Tensor) -> torch.Tensor:
+    """Return zeros for every number of a parameter.
+
+    On the host large ones have pages of their own, which are the system's again as soon as they are free: what is freed to the C
+    library's heap stays with the process, on top of what a commit takes then.
+    """
+    n_bytes = param.numel() * param.element_size()
+    if param.device.type != "cpu" or not param.is_contiguous() or n_bytes < _OWN_PAGES:
+        return torch.zeros_like(param)
+    return torch.frombuffer(mmap.mmap(-1, n_bytes, access=mmap.ACCESS_COPY), dtype=param.dtype).view(param.shape)
+
+
 def _row_gradient(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     grad = param.grad
     if grad is None or grad.layout is not torch.sparse_coo or grad.sparse_dim() != 1:
@@ -120,11 +133,17 @@ def _row_gradient(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         msg = f"gradient {found}, not sparse in its rows: use nn.Embedding(sparse=True), or torch.optim.Adam"
         raise InvalidInputError(msg)
     # Not coalesce(): its sort is not stable, and the order in which a row's gradients are added would depend on the other rows.
-    if grad.is_coalesced():
-        return grad._indices()[0], grad._values()
-    rows, place = torch.unique(grad._indices()[0], return_inverse=True)
-    values = grad._values()
+    rows, values = grad._indices()[0], grad._values()
+    if grad.is_coalesced() or _ascend(rows):
+        return rows, values
+    rows, place = torch.unique(rows, return_inverse=True)
     return rows, values.new_zeros((len(rows), *values.shape[1:])).index_add_(0, place, values)
+
+
+def _ascend(rows: torch.Tensor) -> bool:
+    """Return whether each row is behind the one before; of rows in no order the first few tell at once."""
+    first = rows[:8].tolist()
+    return first == sorted(set(first)) and bool((rows[1:] > rows[:-1]).all())
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

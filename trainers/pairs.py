@@ -64,8 +64,9 @@ class Pairs:
         order = last_of_each(owners, columns)
         sizes = np.bincount(owners[order], minlength=n_groups)
         ends = np.concatenate([[0], np.cumsum(sizes)])
-        weights = np.repeat(np.maximum(sizes, 1) ** float(power), sizes)
-        return cls(ends, columns[order], np.ones(len(order)) if values is None else values[order], weights)
+        ones = np.ones(len(order))
+        weights = np.repeat(np.maximum(sizes, 1) ** float(power), sizes) if power else ones
+        return cls(ends, columns[order], ones if values is None else values[order], weights)
 
     def __len__(self) -> int:
         return len(self.columns)

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from embstore import Batch, Checkout, InvalidInputError, Normal, SlotSpec, TableSpec, View, Zeros
 from trainers.autoencoder_nets import SparseInput
 from trainers.factor_losses import Loss, OfScores, find_loss
+from trainers.histories import SparseRows, histories
 from trainers.loop import Run, one_thread
 from trainers.milestones import check_milestones, lr_at
 from trainers.minibatches import Batching, UserBatch
@@ -47,21 +48,6 @@ class Matrix:
     users: I64
     had: Pairs
     pairs: Pairs
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """What some users have had, as a sparse matrix with rows of length 1, see `trainers.autoencoder_nets.RowMatrix`."""
-
-    indptr: NDArray[Any]
-    indices: NDArray[Any]
-    data: NDArray[Any]
-
-    @classmethod
-    def of(cls, had: Pairs) -> Lengths:
-        """Return that of distinct pairs."""
-        sizes = np.diff(had.ends)
-        return cls(had.ends, had.columns, np.repeat(np.maximum(sizes, 1) ** -0.5, sizes).astype(np.float32))
 
 
 class Reconstruction(NetTrainer):
@@ -165,7 +151,7 @@ class Reconstruction(NetTrainer):
         data: Matrix = run.data
         users, items = (torch.from_numpy(rows) for rows in (data.users[part.users], part.items))
         with run.autocast():
-            scores = run.net(SparseInput(Lengths.of(data.had.take(part.users))), users, items)
+            scores = run.net(_of_length_1(data.had.take(part.users)), users, items)
         loss = reconstruction_loss(scores.float(), part.pairs, self._of_scores())
         return {"loss": run.descend(loss)}
 
@@ -188,7 +174,7 @@ class Reconstruction(NetTrainer):
         return total / max(1, len(users))
 
     def _scores(self, net: nn.Module, view: View, users: I64) -> NDArray[Any]:
-        given = SparseInput(Lengths.of(histories(view, users)))
+        given = _of_length_1(histories(view, users))
         found: NDArray[Any] = net(given, torch.from_numpy(users), torch.arange(len(view.ids("item")))).numpy()
         return found
 
@@ -201,6 +187,13 @@ class Reconstruction(NetTrainer):
             msg = f"loss {self.loss!r}: it looks at a user's own items alone; use another one"
             raise InvalidInputError(msg)
         return loss.of_scores
+
+
+def _of_length_1(had: Pairs) -> SparseInput:
+    """Return what some users have had, with rows of length 1."""
+    sizes = np.diff(had.ends)
+    values = np.repeat(np.maximum(sizes, 1) ** -0.5, sizes).astype(np.float32)
+    return SparseInput(SparseRows(had.ends, had.columns, values))
 
 
 class _Loss(torch.autograd.Function):
@@ -230,14 +223,3 @@ def reconstruction_loss(scores: Tensor, pairs: Pairs, of_scores: OfScores) -> Te
         The loss.
     """
     return cast("Tensor", _Loss.apply(scores, pairs, of_scores))  # type: ignore[no-untyped-call]
-
-
-def histories(view: View, users: I64) -> Pairs:
-    """Return what some users have had, each item once, grouped as they are given; nothing for row -1."""
-    distinct, places = np.unique(users, return_inverse=True)
-    owner = np.full(len(view.ids("user")), -1)
-    owner[distinct[distinct >= 0]] = np.flatnonzero(distinct >= 0)
-    records = view.consumed.records()
-    owners = owner[records.users]
-    is_theirs = owners >= 0
-    return Pairs.of(owners[is_theirs], records.items[is_theirs], None, n_groups=len(distinct)).take(places.reshape(-1))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore import Batch, Checkout
+from trainers.histories import recorded
 from trainers.sampling import shuffled
 
 Rows = NDArray[np.int64]
@@ -28,11 +29,8 @@ class Rehearsal:
 
     def __init__(self, work: Checkout, batch: Batch, *, share: float, seed: int) -> None:
         self._batch, self._seed = batch, seed
-        consumed = work.consumed.to_csr()
-        n_items = consumed.shape[1]
-        users = np.repeat(np.arange(consumed.shape[0], dtype=np.int64), np.diff(consumed.indptr))
-        keys = users * n_items + consumed.indices
-        keys = keys[~np.isin(keys, batch.users * n_items + batch.items)] if share else keys[:0]
+        n_items = len(work.ids("item"))
+        keys = np.setdiff1d(recorded(work), batch.users * n_items + batch.items) if share else np.empty(0, np.int64)
         self._users, self._items = keys // max(1, n_items), keys % max(1, n_items)
         self._n = min(len(keys), round(share * len(batch)))
 

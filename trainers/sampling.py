@@ -19,6 +19,9 @@ from trainers.settings import check_count
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 BITMAP_BITS = 1 << 26
+# Draws at a time, which stay in the cache with all that is computed of them.
+_BLOCK = 1 << 15
+_LOW = np.uint64(0xFFFF)
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ORDER, _UNIFORM, _HASHED, _DROPPED = 1, 2, 3, 4
@@ -55,7 +58,7 @@ class PairSet:
         keys = np.sort(users * n_items + indices)
         n_bits = self.n_users * n_items
         self._bits = _bitmap(keys, n_bits) if n_bits <= bitmap_bits else None
-        self._keys = keys if self._bits is None else keys[:0]
+        self._keys = keys if self._bits is None else np.empty(0, np.int64)
 
     def contains(self, users: I64, items: I64) -> NDArray[np.bool_]:
         """Return for each pair whether it is in the set.
@@ -103,10 +106,17 @@ def shuffled(n: int, *, seed: int, epoch: int) -> I64:
     -------
     int64[n].
     """
-    bits = _mix(_counters(n) + _stream(_ORDER, seed, epoch))
+    return _order(n, seed=seed, epoch=epoch).astype(np.int64)
+
+
+def _order(n: int, *, seed: int, epoch: int) -> NDArray[Any]:
+    """Return the same in as few bytes as ``n`` needs."""
+    stream, low, high = _stream(_ORDER, seed, epoch), np.empty(n, np.uint16), np.empty(n, np.uint16)
+    for start in range(0, n, _BLOCK):
+        bits = _mix(_counters(min(_BLOCK, n - start), start) + stream)
+        low[start : start + _BLOCK], high[start : start + _BLOCK] = bits & _LOW, bits >> np.uint64(16) & _LOW
     # Two stable passes over 16 bits each: numpy sorts 16-bit integers by radix, five times faster than one pass over 64.
-    order = np.argsort(bits.astype(np.uint16), kind="stable")
-    high = (bits >> np.uint64(16)).astype(np.uint16)
+    order = np.argsort(low, kind="stable").astype(np.min_scalar_type(n))
     return order[np.argsort(high[order], kind="stable")]
 
 
@@ -128,9 +138,9 @@ def shuffled_batches(n: int, *, batch_size: int, seed: int, epoch: int) -> Itera
         For a batch size below 1.
     """
     check_count(batch_size, "batch_size")
-    order = shuffled(n, seed=seed, epoch=epoch)
+    order = _order(n, seed=seed, epoch=epoch)
     for start in range(0, n, batch_size):
-        yield order[start : start + batch_size]
+        yield order[start : start + batch_size].astype(np.int64)
 
 
 def uniform_negatives(consumed: PairSet, users: I64, *, n_negatives: int, seed: int, epoch: int, tries: int = 10) -> I64:
@@ -162,8 +172,12 @@ def uniform_negatives(consumed: PairSet, users: I64, *, n_negatives: int, seed: 
         For counts below 1, or no items.
     """
     check_count(n_negatives, "n_negatives")
-    states = _mix(_counters(len(users) * n_negatives) + _stream(_UNIFORM, seed, epoch))
-    items = _draw(consumed, np.repeat(users, n_negatives), states=states, tries=tries)
+    items, stream = np.empty(len(users) * n_negatives, np.int64), _stream(_UNIFORM, seed, epoch)
+    height = max(1, _BLOCK // n_negatives)
+    for start in range(0, max(1, len(users)), height):
+        owners, first = np.repeat(users[start : start + height], n_negatives), start * n_negatives
+        states = _mix(_counters(len(owners), first) + stream)
+        items[first : first + len(owners)] = _draw(consumed, owners, states=states, tries=tries)
     return items.reshape(-1, n_negatives)
 
 
@@ -233,8 +247,8 @@ def _draw(consumed: PairSet, users: I64, *, states: U64, tries: int) -> I64:
     return items
 
 
-def _counters(n: int) -> U64:
-    return np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+def _counters(n: int, start: int = 0) -> U64:
+    return np.arange(start + 1, start + n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
 def _stream(*numbers: int) -> np.uint64:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -24,6 +23,9 @@ from trainers.row_adam import row_adam_
 from trainers.sampling import shuffled_batches
 from trainers.settings import check_count, check_not_negative, check_sizes
 from trainers.towers import FixedTower
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Rows = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -139,6 +141,8 @@ class TwoTower:
         Each user's loss is a sum over its own pairs, in float64 and blocks of one shape, so what a vector becomes depends on
         those pairs and the user's features alone, to the bit.
         """
+        from scipy.sparse import csr_array
+
         with one_thread(), torch.no_grad():
             net, values = self._loaded(work), inputs(work, columns_of(self), self.name)
             live = work.ids("item").live_rows()
@@ -198,10 +202,14 @@ def _loss(learned: Learned, net: TwoTowerNet, users: Rows, items: Rows, shares: 
     (user_rows, mine), (item_rows, theirs) = (np.unique(rows, return_inverse=True) for rows in (users, items))
     ends = [_ends(learned, net, side, rows) for side, rows in (("user", user_rows), ("item", item_rows))]
     often = np.bincount(theirs)
-    raised = np.tile(np.log(often / shares[item_rows]), (len(items), 1))
-    raised[np.arange(len(items)), theirs] -= np.log(often[theirs])
-    logits = ends[0][torch.from_numpy(mine)] @ ends[1].T + torch.from_numpy(raised.astype(np.float32))
-    return cross_entropy(logits, torch.from_numpy(theirs))
+    raised = np.log(often / shares[item_rows])
+    raised_own = raised[theirs] - np.log(often[theirs])
+    logits, own = ends[0][torch.from_numpy(mine)] @ ends[1].T, (torch.arange(len(items)), torch.from_numpy(theirs))
+    with torch.no_grad():  # in place, for no gradient depends on what is added
+        own_logits = logits[own] + torch.from_numpy(raised_own.astype(np.float32))
+        logits += torch.from_numpy(raised.astype(np.float32))
+        logits[own] = own_logits
+    return cross_entropy(logits, own[1])
 
 
 def _ends(learned: Learned, net: TwoTowerNet, side: str, rows: Rows) -> Tensor:

@@ -212,8 +212,9 @@ def test_input_is_all_that_users_had_and_targets_are_the_new_pairs() -> None:
         data, users = SMALL.prepare(work, batch), np.unique(batch.users)
         had, items = work.consumed.to_csr()[users].toarray() > 0, work.ids("item").ids()
         work.discard()
-    np.testing.assert_array_equal(data.inputs.toarray() > 0, had)
-    wanted = [sorted(items[row > 0].tolist()) for row in data.targets.toarray()]
+    np.testing.assert_array_equal(data.inputs.indices, np.nonzero(had)[1])
+    np.testing.assert_array_equal(np.diff(data.inputs.indptr), had.sum(axis=1))
+    wanted = [sorted(items[part].tolist()) for part in np.split(data.targets.indices, data.targets.indptr[1:-1])]
     assert wanted == [["item 02"], ["item 05"], ["item 01", "new a"]]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 import embstore
 from embstore import Interactions, Store
@@ -46,6 +45,8 @@ def _store() -> Iterator[Store]:
 
 def _judge(scores: NDArray[Any], targets: tuple[Any, Any], had: list[tuple[Any, Any]]) -> dict[str, float]:
     """Return the metrics of ``targets``, with all that ``had`` has left out of the ranking; scores are by row and id - 1."""
+    from scipy.sparse import csr_array  # after the training, whose memory is measured
+
     scores = scores.copy()
     for users, items in had:
         scores[users, items - 1] = -np.inf
