@@ -168,17 +168,18 @@ def _grid(runners: Sequence[Runner], payload: int) -> Grid:
 def _figures(runners: dict[str, Runner], payload: int) -> list[Figure]:
     store, torch = runners[STORE], runners[TORCH]
 
-    def ratios(label: str, name: str, goal: float | None) -> list[Figure]:
+    def ratios(label: str, name: str, goal: float | None, *, over: str | None = None) -> list[Figure]:
+        ours, theirs = store.watch, torch.watch
         return [
-            Figure(f"{label} / torch, median", store.watch.median(name) / torch.watch.median(name), "x", goal),
-            Figure(f"{label} / torch, minimum", store.watch.best(name) / torch.watch.best(name), "x"),
+            Figure(f"{label} / torch, median", ours.median(name) / theirs.median(over or name), "x", goal),
+            Figure(f"{label} / torch, minimum", ours.best(name) / theirs.best(over or name), "x"),
         ]
 
     synced = runners[SYNCED].watch.median("day") / torch.watch.median("day, synced")
     assert store.peak is not None
     return [
-        *ratios("day", "day", 0.25),
-        Figure("commit alone / torch, median", store.watch.median("commit") / torch.watch.median("day"), "x"),
+        *ratios("commit", "commit", 0.25, over="day"),
+        *ratios("checkout, staging and commit", "day", None),
         Figure("synced day / torch and fsync, median", synced, "x"),
         *ratios("restore warm", "restore", 2.0),
         *ratios("restore in a fresh process", "fresh", None),
