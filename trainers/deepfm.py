@@ -20,7 +20,7 @@ from trainers.loop import one_thread
 from trainers.nets import DeepFMNet, Dropout
 from trainers.rehearsal import Rehearsal
 from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
-from trainers.settings import check_count, check_not_negative, check_number, check_sizes
+from trainers.settings import check_count, check_not_negative, check_number, check_share, check_sizes
 
 Rows = NDArray[np.int64]
 Places = NDArray[np.int32] | Rows
@@ -95,14 +95,12 @@ class DeepFM:
     def __post_init__(self) -> None:
         for what in ("dim", "negatives", "epochs", "batch_size"):
             check_count(getattr(self, what), what)
-        for what in ("rehearsal", "lr", "l2", "dropout", "init_std"):
+        for what in ("rehearsal", "lr", "l2", "init_std"):
             check_not_negative(getattr(self, what), what)
+        check_share(self.dropout, "dropout")
         check_sizes(self.hidden, "hidden")
         if self.threshold is not None:
             check_number(self.threshold, "threshold")
-        if self.dropout >= 1:
-            msg = f"dropout {self.dropout!r}: give a share below 1"
-            raise InvalidInputError(msg)
         self.schema()  # refuses columns and a seed that no table can have
 
     def schema(self) -> Schema:

@@ -16,7 +16,7 @@ from trainers.autoencoder_nets import AutoencoderNet, SparseInput, find_activati
 from trainers.histories import normalized
 from trainers.loop import one_thread
 from trainers.reconstruction import Reconstruction
-from trainers.settings import check_not_negative, check_sizes
+from trainers.settings import check_not_negative, check_share, check_sizes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -94,12 +94,9 @@ class DynamicAutoencoder(Reconstruction):
     def __post_init__(self) -> None:
         check_sizes(self.hidden, "hidden")
         find_activation(self.activation)
-        for what in ("noise", "dropout", "init_std"):
-            check_not_negative(getattr(self, what), what)
         for what in ("noise", "dropout"):
-            if getattr(self, what) >= 1:
-                msg = f"{what} {getattr(self, what)!r}: give a share below 1"
-                raise InvalidInputError(msg)
+            check_share(getattr(self, what), what)
+        check_not_negative(self.init_std, "init_std")
         if not self.hidden or not isinstance(self.tied, bool):
             msg = f"hidden {self.hidden!r}, tied {self.tied!r}: give one size or more, and True or False"
             raise InvalidInputError(msg)

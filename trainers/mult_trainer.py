@@ -20,7 +20,7 @@ from trainers.mult_nets import MultNet, Sampler, multinomial_loss, thinned
 from trainers.net_trainer import Metrics, NetTrainer
 from trainers.pairs import Pairs
 from trainers.sampling import shuffled_batches
-from trainers.settings import check_count, check_not_negative, check_sizes
+from trainers.settings import check_count, check_not_negative, check_share, check_sizes
 
 Rows = NDArray[np.int64]
 _SELECTION = "ndcg@100"
@@ -74,14 +74,12 @@ class MultTrainer(NetTrainer):
     def __post_init__(self) -> None:
         for what in ("dim", "epochs", "batch_size", "plateau_patience"):
             check_count(getattr(self, what), what)
-        for what in ("lr", "l2", "dropout", "init_std", "plateau"):
-            if getattr(self, what) is not None:
-                check_not_negative(getattr(self, what), what)
+        for what in ("lr", "l2", "init_std"):
+            check_not_negative(getattr(self, what), what)
+        check_share(self.dropout, "dropout")
+        if self.plateau is not None:
+            check_share(self.plateau, "plateau")
         check_sizes(self.hidden, "hidden")
-        for what in ("dropout", "plateau"):
-            if (getattr(self, what) or 0) >= 1:
-                msg = f"{what} {getattr(self, what)!r}: give a number below 1"
-                raise InvalidInputError(msg)
         self.schema()  # refuses a seed that no table can have
 
     def schema(self) -> Schema:

@@ -75,7 +75,7 @@ def test_vae_settings_are_not_the_dae_s() -> None:
     """There is nothing to anneal and no noise in the code: such settings are refused and not ignored."""
     with pytest.raises(TypeError):
         MultDAE(cap=0.2)  # type: ignore[call-arg]
-    with pytest.raises(InvalidInputError, match=r"plateau 1: give a number below 1"):
+    with pytest.raises(InvalidInputError, match=r"plateau 1: give a share below 1"):
         MultDAE(plateau=1)
 
 
