@@ -130,11 +130,12 @@ def _outcome(place: Path, expected: list[Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("folders", "flips"),
-    [(("snapshots",), 120), (("manifests",), 80), (("refs", "transactions", "config.yaml"), 60)],
+    ("folders", "flips", "one_in"),
+    # Of eight files of the last kind one matters, the branch; where a flip falls in the others' ids differs from run to run.
+    [(("snapshots",), 120, 10), (("manifests",), 80, 10), (("refs", "transactions", "config.yaml"), 60, 20)],
     ids=["snapshots", "manifests", "refs"],
 )
-def test_flipped_bits_in_descriptions(place: Path, folders: tuple[str, ...], flips: int) -> None:
+def test_flipped_bits_in_descriptions(place: Path, folders: tuple[str, ...], flips: int, one_in: int) -> None:
     """A flip in a file that says what there is, is refused or reported, or changes nothing that can be read."""
     rng, store = random.Random(2), embstore.open(place)
     expected, tip = _read(store.at()), store.at().id
@@ -148,7 +149,7 @@ def test_flipped_bits_in_descriptions(place: Path, folders: tuple[str, ...], fli
         outcomes[_outcome(place, expected)] += 1
         path.write_bytes(before)
     assert outcomes["silent"] == 0, outcomes
-    assert outcomes["refused"] + outcomes["reported"] > flips / 20, outcomes
+    assert outcomes["refused"] + outcomes["reported"] > flips / one_in, outcomes
     assert outcomes.total() == flips
     assert _outcome(place, expected) == "harmless"
 

@@ -178,8 +178,8 @@ def _figures(runners: dict[str, Runner], payload: int) -> list[Figure]:
     synced = runners[SYNCED].watch.median("day") / torch.watch.median("day, synced")
     assert store.peak is not None
     return [
-        *ratios("commit", "commit", 0.25, over="day"),
-        *ratios("checkout, staging and commit", "day", None),
+        *ratios("day", "day", 0.25),
+        *ratios("commit alone", "commit", None, over="day"),
         Figure("synced day / torch and fsync, median", synced, "x"),
         *ratios("restore warm", "restore", 2.0),
         *ratios("restore in a fresh process", "fresh", None),
