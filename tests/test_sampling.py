@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
 from embstore import InvalidInputError
-from trainers.sampling import PairSet, hashed_negatives, shuffled, shuffled_batches, uniform_negatives
+from trainers.sampling import PairSet, hashed_negatives, normals, shuffled, shuffled_batches, starting_normals, uniform_negatives
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -193,6 +193,23 @@ def test_hashed_negatives_change_with_the_epoch() -> None:
         hashed_negatives(consumed, zeros, user_keys=zeros, item_keys=keys, seed=1, epoch=epoch).tolist() for epoch in range(2)
     ]
     assert sum(a == b for a, b in zip(*drawn_in, strict=True)) < 5
+
+
+@pytest.mark.parametrize("of", [{"seed": 1, "epoch": 2, "step": 3}, {"seed": 1, "number": 2}])
+def test_normal_numbers_are_normal_and_a_function_of_where_they_stand(of: dict[str, int]) -> None:
+    """Mean, deviation and tails of a standard normal; of more numbers the first are the same, and other counters give others."""
+    draw = normals if "epoch" in of else starting_normals
+    found = draw((400, 500), **of)
+    assert (found.dtype, found.shape) == (np.float32, (400, 500))
+    assert found.mean() == pytest.approx(0, abs=0.01)
+    assert found.std() == pytest.approx(1, abs=0.01)
+    shares = [float((np.abs(found) < bound).mean()) for bound in (0.6745, 1.96, 3.2905)]
+    assert shares == pytest.approx([0.5, 0.95, 0.999], abs=0.005)
+    assert abs(np.corrcoef(found[0], found[1])[0, 1]) < 0.2
+    assert draw((3,), **of).tolist() == found[0, :3].tolist()
+    for what in of:
+        assert draw((3,), **{**of, what: of[what] + 1}).tolist() != found[0, :3].tolist()
+    assert normals((3,), seed=1, epoch=2, step=0).tolist() != starting_normals((3,), seed=1, number=2).tolist()
 
 
 def test_counts_below_one_are_refused() -> None:

@@ -29,10 +29,10 @@ from trainers.mult_vae import MultVAE
 
 # Chosen on the inner parts, as what is other on the second stretch.
 TRAINERS: dict[str, MultTrainer] = {
-    "Mult-VAE": MultVAE(epochs=40, batch_size=250, lr=3e-3, noise=0.01),
+    "Mult-VAE": MultVAE(epochs=40, batch_size=250, lr=3e-3, noise=0.1),
     "Mult-DAE": MultDAE(epochs=40, batch_size=250, lr=3e-3, dropout=0.6),
 }
-INCREMENT: dict[str, Any] = {"epochs": 20, "lr": 1e-3}
+INCREMENT: dict[str, Any] = {"epochs": 20, "lr": 1e-3, "dropout": 0.3}
 GOALS = {"new users, retrained": 0.21, "old users, retrained": 0.165}
 
 

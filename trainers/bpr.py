@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, SlotSpec, TableSpec, View, Zeros
+from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, TableSpec, View, Zeros
+from trainers.learned_arrays import LearnedTable, adam_slots
 from trainers.losses import bpr_gradients, softmax_loss
 from trainers.row_adam import check_correction, row_adam_
 from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
@@ -18,7 +19,6 @@ from trainers.settings import check_count, check_not_negative
 
 Rows = NDArray[np.int64]
 _EPOCH = "bpr.epoch"
-_SLOTS = ("exp_avg", "exp_avg_sq", "step")
 # Matrix products choose their order of adding by shape: in blocks of one height a user's vector has the same bits alone.
 _FOLD_BLOCK = 24
 
@@ -88,15 +88,15 @@ class BPR:
         start = Normal(self.init_std)
         return Schema(
             (
-                TableSpec("user", "user", self.dim, slots=_slots(self.dim), init=start, seed=self.seed),
-                TableSpec("item", "item", self.dim, slots=_slots(self.dim), init=start, seed=self.seed),
-                TableSpec("item_bias", "item", None, slots=_slots(None), init=Zeros()),
+                TableSpec("user", "user", self.dim, slots=adam_slots(self.dim), init=start, seed=self.seed),
+                TableSpec("item", "item", self.dim, slots=adam_slots(self.dim), init=start, seed=self.seed),
+                TableSpec("item_bias", "item", None, slots=adam_slots(None), init=Zeros()),
             )
         )
 
     def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
         """Train and stage epoch by epoch; order and negatives depend on the seed and on how many epochs there have been."""
-        users, items, bias = (_Learned(work, name, lazy=self.lazy) for name in ("user", "item", "item_bias"))
+        users, items, bias = (LearnedTable(work, name, lazy=self.lazy) for name in ("user", "item", "item_bias"))
         live, consumed = _live_items(work)
         first = int(work.dense[_EPOCH]) if _EPOCH in work.dense else 0
         for epoch in range(first, first + self.epochs):
@@ -110,7 +110,7 @@ class BPR:
             work.dense[_EPOCH] = np.array(epoch + 1)
             yield {"loss": loss / drawn.size}
 
-    def _step(self, users: Rows, wanted: Rows, user: _Learned, item: _Learned, bias: _Learned) -> float:
+    def _step(self, users: Rows, wanted: Rows, user: LearnedTable, item: LearnedTable, bias: LearnedTable) -> float:
         found = bpr_gradients(users, wanted, user_table=user.values, item_table=item.values, item_bias=bias.values, l2=self.l2)
         user.step(found.user_rows, found.users, lr=self.lr, correction=self.correction)
         item.step(found.item_rows, found.items, lr=self.lr, correction=self.correction)
@@ -163,40 +163,8 @@ class BPR:
         return found
 
 
-def _slots(dim: int | None) -> tuple[SlotSpec, ...]:
-    first, second, steps = _SLOTS
-    return SlotSpec(first, dim), SlotSpec(second, dim), SlotSpec(steps, None, "int32")
-
-
 def _live_items(work: Checkout) -> tuple[Rows, PairSet]:
     """Return the rows of items that are not removed, and what users have had, in places among these."""
     live = work.ids("item").live_rows()
     had = work.consumed.to_csr()
     return live, PairSet(had.indptr, np.searchsorted(live, had.indices), n_items=len(live))
-
-
-class _Learned:
-    """A table and its optimizer state in memory; rows that took a step are staged at the end of an epoch."""
-
-    def __init__(self, work: Checkout, name: str, *, lazy: bool) -> None:
-        self._table = work.table(name)
-        self._all_rows = None if lazy else work.ids(self._table.spec.entity).live_rows()
-        self.values = self._table.values()
-        self.exp_avg, self.exp_avg_sq, self.steps = (self._table.slot(slot).values() for slot in _SLOTS)
-        self._staged_steps = self.steps.copy()
-
-    def step(self, rows: Rows, gradient: NDArray[Any], *, lr: float, correction: str) -> None:
-        """Take one Adam step on ``rows``; unless lazy on all live rows, the others with a gradient of zero."""
-        if self._all_rows is not None:
-            whole = np.zeros((len(self._all_rows), *gradient.shape[1:]), gradient.dtype)
-            whole[np.searchsorted(self._all_rows, rows)] = gradient
-            rows, gradient = self._all_rows, whole
-        row_adam_(self.values, rows, gradient, self.exp_avg, self.exp_avg_sq, self.steps, lr=lr, correction=correction)
-
-    def stage(self) -> None:
-        """Stage the rows that took a step since the last call."""
-        rows = np.flatnonzero(self.steps != self._staged_steps)
-        self._staged_steps = self.steps.copy()
-        self._table.scatter(rows, self.values[rows])
-        for name, state in zip(_SLOTS, (self.exp_avg, self.exp_avg_sq, self.steps), strict=True):
-            self._table.slot(name).scatter(rows, state[rows])

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from trainers.loop import Run
-from trainers.mult_trainer import MultTrainer, Rows
+from trainers.mult_trainer import MultTrainer
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,5 @@ class MultDAE(MultTrainer):
     name: ClassVar[str] = "mult_dae"
     has_variance: ClassVar[bool] = False
 
-    def loss(self, run: Run, part: Rows) -> Tensor:
-        """Return the loss of some users."""
-        return self.reconstruction(run, part)[0]
+    def __post_init__(self) -> None:
+        self.check()

@@ -1,80 +1,111 @@
-"""What Mult-VAE and Mult-DAE share: users are what they have had, and item rows are tables at either end of the net."""
+"""What Mult-VAE and Mult-DAE share: users are what they have had, and item rows are tables at either end of the net; in numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from embstore import Batch, Checkout, InvalidInputError, Normal, Schema, SlotSpec, TableSpec, View, Zeros
-from trainers.autoencoder_nets import SparseInput
+from embstore import Batch, Checkout, InvalidInputError, NonFiniteError, Normal, Schema, TableSpec, View, Zeros
+from trainers.factor_losses import softmax
 from trainers.histories import RowMatrix, SparseRows, histories, normalized
-from trainers.loop import Run, one_thread
-from trainers.mult_nets import MultNet, Sampler, multinomial_loss, thinned
-from trainers.net_trainer import Metrics, NetTrainer
+from trainers.learned_arrays import LearnedArrays, LearnedTable, adam_slots, load_arrays
+from trainers.mult_nets import Codes, MultNet, Shape, as_matrix, back_to_rows, slope_of_code, spread_of, start_of, thinned
 from trainers.pairs import Pairs
-from trainers.sampling import shuffled_batches
+from trainers.plateau import Plateau
+from trainers.sampling import dropout, normals, shuffled_batches, starting_normals
 from trainers.settings import check_count, check_not_negative, check_share, check_sizes
 
 Rows = NDArray[np.int64]
+Floats = NDArray[Any]
+Metrics = dict[str, float]
 _SELECTION = "ndcg@100"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Histories:
     """Users of a fit.
 
-    Attributes
+    Parameters
     ----------
     inputs
         All that each has had, ``[n_users, n_items]``, rows of length 1.
     targets
-        What is to be found of each: the pairs of the fit, ``[n_users, len(live)]``, ones.
+        What is to be found of each: the pairs of the fit, with columns as places in ``live``.
     live
         Rows of items that are not removed, ascending.
-    schedules
-        Of learning rates.
     """
 
     inputs: SparseRows
-    targets: SparseRows
-    live: Tensor
-    schedules: dict[str, ReduceLROnPlateau] = field(default_factory=dict)
+    targets: Pairs
+    live: Rows
 
 
-class MultTrainer(NetTrainer):
-    """A net of histories; a subclass is a frozen dataclass with these settings, and says what its net is.
+@dataclass(frozen=True)
+class Step:
+    """One of a training.
 
     Parameters
     ----------
-    hidden, dim
-        Sizes of the layers between the items and the code, outermost first, and of the code.
-    dropout
-        Share of what users have had that is left out of the input, drawn anew in each step.
-    plateau, plateau_patience
-        Multiply the learning rate by ``plateau`` when so many validations in a row were no better; None: it stays.
-    init_std
-        Of new rows of items.
+    epoch, number
+        Which it is: of all epochs of the store, and in its epoch.
+    kl_weight
+        How much the divergence counts.
+    lr
+        Learning rate.
     """
 
-    has_variance: ClassVar[bool]
-    hidden: tuple[int, ...] = (600,)
-    dim: int = 200
-    dropout: float = 0.5
-    plateau: float | None = None
-    plateau_patience: int = 10
-    init_std: float = 0.03
+    epoch: int
+    number: int
+    kl_weight: float
+    lr: float
 
-    def __post_init__(self) -> None:
+
+class _Learned:
+    """A net in memory, with what its optimizer knows of it."""
+
+    def __init__(self, trainer: MultTrainer, work: Checkout) -> None:
+        shapes = trainer.shape.arrays
+        drawn = {name: starting_normals(shapes[name], seed=trainer.seed, number=i) for i, name in enumerate(shapes)}
+        self.rows_in, self.rows_out, self.bias = (LearnedTable(work, name) for name in trainer.tables)
+        self.arrays = LearnedArrays(work, trainer.name, {name: start_of(shapes[name], drawn[name]) for name in shapes})
+        self.net = MultNet(trainer.shape, self.rows_in.values, self.rows_out.values, self.bias.values, self.arrays.values)
+
+    def stage(self) -> None:
+        """Stage what took a step since the last call."""
+        for learned in (self.rows_in, self.rows_out, self.bias, self.arrays):
+            learned.stage()
+
+
+class MultTrainer:
+    """A net of histories; a subclass is a frozen dataclass with these settings."""
+
+    name: ClassVar[str]
+    has_variance: ClassVar[bool]
+    # Settings: fields of the frozen dataclasses that share this.
+    hidden: tuple[int, ...]
+    dim: int
+    epochs: int
+    lr: float
+    l2: float
+    batch_size: int
+    dropout: float
+    plateau: float | None
+    plateau_patience: int
+    init_std: float
+    seed: int
+    # Setting of one of them.
+    noise: float = 0.0
+
+    def check(self) -> None:
+        """Raise InvalidInputError for settings out of range."""
         for what in ("dim", "epochs", "batch_size", "plateau_patience"):
             check_count(getattr(self, what), what)
-        for what in ("lr", "l2", "init_std"):
+        for what in ("lr", "l2", "init_std", "noise"):
             check_not_negative(getattr(self, what), what)
         check_share(self.dropout, "dropout")
         if self.plateau is not None:
@@ -82,39 +113,81 @@ class MultTrainer(NetTrainer):
         check_sizes(self.hidden, "hidden")
         self.schema()  # refuses a seed that no table can have
 
+    @property
+    def shape(self) -> Shape:
+        """Return the shape of the net."""
+        return Shape(self.hidden, self.dim, self.has_variance)
+
+    @property
+    def tables(self) -> tuple[str, str, str]:
+        """Return the names of the tables of items: the rows that go in, those that come out, and the biases."""
+        return f"{self.name}.input", f"{self.name}.output", f"{self.name}.bias"
+
     def schema(self) -> Schema:
         """Return ``<name>.input`` and ``<name>.output``, a row for each item at either end of the net, and ``<name>.bias``."""
-        code = 2 * self.dim if self.has_variance else self.dim
-        widths = {"input": (*self.hidden, code)[0], "output": (*self.hidden, self.dim)[0], "bias": None}
-        return Schema(tuple(self._table(what, dim) for what, dim in widths.items()))
+        widths = (self.shape.inner[0], self.shape.outer[-1], None)
+        return Schema(tuple(self._table(name, dim) for name, dim in zip(self.tables, widths, strict=True)))
 
-    def _table(self, what: str, dim: int | None) -> TableSpec:
-        slots = (SlotSpec("exp_avg", dim), SlotSpec("exp_avg_sq", dim), SlotSpec("step", None, "int32"))
+    def _table(self, name: str, dim: int | None) -> TableSpec:
         start = Zeros() if dim is None else Normal(self.init_std)
-        return TableSpec(f"{self.name}.{what}", "item", dim, slots=slots, init=start, seed=self.seed)
+        return TableSpec(name, "item", dim, slots=adam_slots(dim), init=start, seed=self.seed)
 
-    def net(self, view: View) -> MultNet:
-        """Return the net for the items of a view."""
-        return MultNet(len(view.ids("item")), self.hidden, self.dim, has_variance=self.has_variance)
-
-    def bindings(self) -> Mapping[str, str]:
-        """Return the tables of the rows of items."""
-        tables = {"encoder.rows": "input", "decoder.rows": "output", "decoder.bias": "bias"}
-        return {parameter: f"{self.name}.{what}" for parameter, what in tables.items()}
+    def kl_weight(self, step: int, *, n_steps: int) -> float:
+        """Return how much the KL divergence counts in a step; ``n_steps`` are in an epoch."""
+        return 0.0
 
     def prepare(self, work: Checkout, batch: Batch) -> Histories:
         """Return the histories of the users of these pairs."""
         users, live = np.unique(batch.users), work.ids("item").live_rows()
         owners, columns = np.searchsorted(users, batch.users), np.searchsorted(live, batch.items)
-        targets = SparseRows.of(Pairs.of(owners, columns, None, n_groups=len(users)))
-        return Histories(normalized(SparseRows.of(histories(work, users))), targets, torch.from_numpy(live))
+        targets = Pairs.of(owners, columns, None, n_groups=len(users))
+        return Histories(normalized(SparseRows.of(histories(work, users))), targets, live)
 
-    def extra(self, run: Run) -> dict[str, Any]:
-        """Return the schedules of the learning rates, one for each optimizer."""
-        if self.plateau is not None:
-            options: dict[str, Any] = {"mode": "max", "factor": self.plateau, "patience": self.plateau_patience}
-            run.data.schedules = {f"plateau.{name}": ReduceLROnPlateau(o, **options) for name, o in run.optimizers.items()}
-        return dict(run.data.schedules)
+    def train(self, work: Checkout, batch: Batch) -> Iterator[Metrics]:
+        """Train and stage epoch by epoch, going on where the checkout is.
+
+        The order of users and all that is drawn depend on the seed and on how many epochs there have been.
+        """
+        data, learned = self.prepare(work, batch), _Learned(self, work)
+        first, steps = (self._stored(work, what) for what in ("epoch", "step"))
+        n_steps = -(-len(data.inputs) // self.batch_size)
+        for epoch in range(first, first + self.epochs):
+            plateau = self._plateau(work)
+            lr = self.lr * (plateau.share if plateau else 1)
+            means: dict[str, list[float]] = {}
+            parts = shuffled_batches(len(data.inputs), batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+            for number, part in enumerate(parts):
+                step = Step(epoch, number, self.kl_weight(steps, n_steps=n_steps), lr)
+                for what, value in self._step(learned, data, part, step).items():
+                    means.setdefault(what, []).append(value)
+                steps += 1
+            learned.stage()
+            self._stage_progress(work, plateau, epoch=epoch + 1, step=steps)
+            yield {what: float(np.mean(values)) for what, values in means.items()}
+
+    def _stored(self, work: Checkout, what: str) -> int:
+        name = f"{self.name}.{what}"
+        return int(work.dense[name]) if name in work.dense else 0
+
+    def _plateau(self, work: Checkout) -> Plateau | None:
+        """Return what is left of the learning rate after the last validation; None where none is to be gone by."""
+        if self.plateau is None:
+            return None
+        found, judged = (
+            Plateau(self.plateau, self.plateau_patience, work.dense.get(f"{self.name}.plateau")),
+            f"{self.name}.judged",
+        )
+        if judged in work.dense:
+            found.see(float(work.dense[judged]))
+        return found
+
+    def _stage_progress(self, work: Checkout, plateau: Plateau | None, **counts: int) -> None:
+        for what, count in counts.items():
+            work.dense[f"{self.name}.{what}"] = np.array(count)
+        if f"{self.name}.judged" in work.dense:
+            del work.dense[f"{self.name}.judged"]
+        if plateau and plateau.state is not None:
+            work.dense[f"{self.name}.plateau"] = plateau.state
 
     def judged(self, work: Checkout, metrics: Mapping[str, float]) -> None:
         """Stage how good an epoch was on held-out pairs; the next epoch begins by going by it.
@@ -131,44 +204,62 @@ class MultTrainer(NetTrainer):
             raise InvalidInputError(msg)
         work.dense[f"{self.name}.judged"] = np.array(metrics[_SELECTION])
 
-    def batches(self, run: Run, epoch: int) -> Iterable[Rows]:
-        """Return places of users."""
-        return shuffled_batches(len(run.data.inputs), batch_size=self.batch_size, seed=self.seed, epoch=epoch)
+    def _step(self, learned: _Learned, data: Histories, part: Rows, step: Step) -> Metrics:
+        """Go down the gradient of the loss of some users; return the loss before it, and what it is made of."""
+        net, items = learned.net, None if len(data.live) == len(learned.bias.values) else data.live
+        given = as_matrix(self._thinned(data.inputs.take(part), step), len(learned.bias.values))
+        codes = net.encode(given)
+        spread = self._spread(codes, step)
+        decoded = net.decode(codes.mean if spread is None else codes.mean + spread, items)
+        losses, slopes = softmax(decoded.scores, data.targets.take(part))
+        slopes /= len(part)
+        divergence = float(codes.divergence.mean(dtype=np.float64))
+        loss = float(losses.mean(dtype=np.float64)) + step.kl_weight * divergence
+        self._check_finite(loss, step)
+        gradients, slope = net.back_to_code(decoded, slopes, net.rows_out if items is None else net.rows_out[items])
+        slope = slope_of_code(codes, slope, spread=spread, kl_weight=step.kl_weight)
+        inner, slope = net.back_to_input(codes, slope)
+        learned.rows_out.step(data.live, gradients.pop("rows_out"), lr=step.lr, l2=self.l2)
+        learned.bias.step(data.live, gradients.pop("bias"), lr=step.lr, l2=self.l2)
+        learned.rows_in.step(*back_to_rows(given, slope), lr=step.lr, l2=self.l2)
+        learned.arrays.step({**inner, **gradients}, lr=step.lr)
+        return {"loss": loss, "kl": divergence, "kl_weight": step.kl_weight} if self.has_variance else {"loss": loss}
 
-    def epoch(self, run: Run, epoch: int) -> Metrics:
-        """Let the learning rates follow the last validation, and take the steps of an epoch."""
-        judged = f"{self.name}.judged"
-        if judged in run.work.dense:
-            for schedule in run.data.schedules.values():
-                schedule.step(float(run.work.dense[judged]))
-            del run.work.dense[judged]
-        return super().epoch(run, epoch)
+    def _thinned(self, rows: SparseRows, step: Step) -> SparseRows:
+        if not self.dropout:
+            return rows
+        factors = dropout(rows.data.shape, self.dropout, seed=self.seed, epoch=step.epoch, step=step.number)
+        return thinned(rows, factors)
 
-    def reconstruction(self, run: Run, part: Rows, sample: Sampler | None = None) -> tuple[Tensor, Tensor]:
-        """Return the loss of what some users had, and the mean KL divergence of their codes."""
-        data: Histories = run.data
-        given = SparseInput(thinned(data.inputs.take(part), self.dropout, run.generator))
-        scores, divergence = run.net(given, data.live, sample)
-        return multinomial_loss(scores, data.targets.take(part)), divergence.mean()
+    def _spread(self, codes: Codes, step: Step) -> Floats | None:
+        """Return what is added to the mean codes; None: nothing."""
+        if codes.log_variance is None or not self.noise:
+            return None
+        drawn = normals(codes.mean.shape, seed=self.seed, epoch=step.epoch, step=step.number)
+        return spread_of(codes, drawn, noise=self.noise)
+
+    def _check_finite(self, loss: float, step: Step) -> None:
+        if not math.isfinite(loss):
+            where = f"trainer {self.name!r}, epoch {step.epoch}, step {step.number}"
+            msg = f"{where}: loss is {loss}; nothing has moved, try a smaller learning rate and look at the data"
+            raise NonFiniteError(msg)
 
     def fold_in(self, work: Checkout, rows: Rows, batch: Batch) -> Metrics:
         """Do nothing: new users are encoded from what they have had, and have no rows of their own."""
         return {}
 
-    def scores(self, view: View, user_rows: Rows) -> NDArray[Any]:
+    def scores(self, view: View, user_rows: Rows) -> Floats:
         """Return logits of items, float32 ``[len(user_rows), n_items]``, from all that each user has had.
 
         Row -1 is a user who has had nothing.
         """
         return self._scores(view, normalized(SparseRows.of(histories(view, user_rows))))
 
-    def scores_from(self, view: View, had: RowMatrix) -> NDArray[Any]:
+    def scores_from(self, view: View, had: RowMatrix) -> Floats:
         """Return logits of items for whoever has had some, ``[n, n_items]``, float32 ones; they need not be users of the view."""
         return self._scores(view, normalized(had))
 
-    def _scores(self, view: View, given: SparseRows) -> NDArray[Any]:
-        with one_thread(), torch.no_grad():
-            net = cast("MultNet", self.loaded(view))
-            found, _ = net(SparseInput(given), torch.arange(len(view.ids("item"))))
-            scores: NDArray[Any] = found.numpy()
-            return scores
+    def _scores(self, view: View, given: SparseRows) -> Floats:
+        rows_in, rows_out, bias = (view.table(name).values() for name in self.tables)
+        net = MultNet(self.shape, rows_in, rows_out, bias, load_arrays(view, self.name, self.shape.arrays))
+        return net.scores(as_matrix(given, len(bias)))

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from trainers.annealing import annealed, check_annealing, total_of
-from trainers.loop import Run
-from trainers.mult_nets import sampled
-from trainers.mult_trainer import MultTrainer, Rows
-from trainers.net_trainer import Metrics
-from trainers.settings import check_not_negative
+from trainers.mult_trainer import MultTrainer
 
 
 @dataclass(frozen=True)
@@ -73,23 +66,10 @@ class MultVAE(MultTrainer):
 
     def __post_init__(self) -> None:
         check_annealing(cap=self.cap, total=self.anneal_steps, epochs=self.anneal_epochs)
-        check_not_negative(self.noise, "noise")
-        super().__post_init__()
+        self.check()
 
     def kl_weight(self, step: int, *, n_steps: int) -> float:
         """Return how much the KL divergence counts in a step; ``n_steps`` are in an epoch."""
         if self.anneal_epochs is None:
             return annealed(step, cap=self.cap, total=self.anneal_steps or 0)
         return annealed(step, cap=self.cap, total=total_of(self.anneal_epochs, n_steps=n_steps, cap=self.cap))
-
-    def step(self, run: Run, part: Rows) -> Metrics:
-        """Go down the gradient of the loss of some users; return it, and the KL divergence and how much it counts."""
-        weight = self.kl_weight(run.steps, n_steps=-(-len(run.data.inputs) // self.batch_size))
-        sample = functools.partial(sampled, noise=self.noise, generator=run.generator)
-        likelihood, divergence = self.reconstruction(run, part, sample)
-        loss = run.descend(likelihood + weight * divergence)
-        return {"loss": loss, "kl": divergence.item(), "kl_weight": weight}
-
-    def loss(self, run: Run, part: Rows) -> Tensor:
-        """Return the loss of some users without the KL divergence, of codes that are not sampled."""
-        return self.reconstruction(run, part)[0]

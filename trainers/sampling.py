@@ -24,7 +24,7 @@ _BLOCK = 1 << 15
 _LOW = np.uint64(0xFFFF)
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_ORDER, _UNIFORM, _HASHED, _DROPPED = 1, 2, 3, 4
+_ORDER, _UNIFORM, _HASHED, _DROPPED, _NORMAL, _START = 1, 2, 3, 4, 5, 6
 
 
 class PairSet:
@@ -230,6 +230,32 @@ def dropout(shape: tuple[int, ...], share: float, *, seed: int, epoch: int, step
     bits = _mix(_counters(int(np.prod(shape))) + _stream(_DROPPED, seed, epoch, step))
     is_kept = (bits >> np.uint64(40)).astype(np.float32) >= np.float32(share * 2**24)
     return np.asarray(is_kept.reshape(shape) / np.float32(1 - share), np.float32)
+
+
+def normals(shape: tuple[int, ...], *, seed: int, epoch: int, step: int) -> NDArray[np.float32]:
+    """Return standard normal numbers (Box and Muller 1958).
+
+    Parameters
+    ----------
+    shape
+        Of them.
+    seed, epoch, step
+        They are a function of these and of the place.
+    """
+    return _normals(shape, _stream(_NORMAL, seed, epoch, step))
+
+
+def starting_normals(shape: tuple[int, ...], *, seed: int, number: int) -> NDArray[np.float32]:
+    """Return standard normal numbers for the ``number``-th array that begins with such."""
+    return _normals(shape, _stream(_START, seed, number))
+
+
+def _normals(shape: tuple[int, ...], stream: np.uint64) -> NDArray[np.float32]:
+    bits = _mix(_counters(int(np.prod(shape))) + stream)
+    first = ((bits >> np.uint64(32)).astype(np.float64) + 1) * 2.0**-32  # above 0
+    second = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * 2.0**-32
+    found: NDArray[np.float32] = (np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)).astype(np.float32)
+    return found.reshape(shape)
 
 
 def _draw(consumed: PairSet, users: I64, *, states: U64, tries: int) -> I64:

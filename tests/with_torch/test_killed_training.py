@@ -22,8 +22,6 @@ SMALL: dict[str, Any] = {"dim": 4, "hidden": (6,), "batch_size": 16}
 MORE: dict[str, dict[str, Any]] = {
     "deepfm": COLUMNS,
     "dynamic_autoencoder": {"lr_milestones": (1, 2), "dropout": 0.2, "negative_sampling": True, "num_sampling_users": 32},
-    "mult_dae": {"plateau": 0.5, "plateau_patience": 1},
-    "mult_vae": {"plateau": 0.5, "plateau_patience": 1, "anneal_steps": 20},
     "two_tower": COLUMNS,
 }
 

@@ -1,6 +1,8 @@
-"""The nets of Mult-VAE and Mult-DAE and the parts of their loss are the formulas of Liang et al. (2018)."""
+"""The nets of Mult-VAE and Mult-DAE and the parts of their loss are the formulas of Liang et al. (2018), by torch's gradients."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +10,27 @@ import torch
 from scipy.sparse import csr_array, random_array
 from torch import Tensor, nn
 
-from trainers.autoencoder_nets import SparseInput
-from trainers.histories import normalized
-from trainers.mult_nets import MultNet, kl_divergence, multinomial_loss, sampled, thinned
+from tests.examples import new_store
+from trainers.factor_losses import softmax
+from trainers.histories import SparseRows, normalized
+from trainers.learned_arrays import LearnedArrays
+from trainers.mult_nets import (
+    Codes,
+    MultNet,
+    Shape,
+    as_matrix,
+    back_to_rows,
+    slope_of_code,
+    spread_of,
+    start_of,
+    thinned,
+)
+from trainers.pairs import Pairs
+from trainers.plateau import Plateau
+from trainers.sampling import dropout, normals
 
-N_USERS, N_ITEMS = 6, 11
+N_USERS, N_ITEMS, DIM = 6, 11, 3
+KL_WEIGHT, NOISE = 0.7, 0.4
 
 
 def _had(density: float = 0.4) -> csr_array:
@@ -24,93 +42,150 @@ def _had(density: float = 0.4) -> csr_array:
 
 def _net(hidden: tuple[int, ...], *, has_variance: bool) -> MultNet:
     """Return a net with numbers in all places."""
-    net, generator = MultNet(N_ITEMS, hidden, 3, has_variance=has_variance), torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.normal_(generator=generator)
-    return net
+    random, shape = np.random.default_rng(2), Shape(hidden, DIM, has_variance)
+    shapes = {"rows_in": (N_ITEMS, shape.inner[0]), "rows_out": (N_ITEMS, shape.outer[-1]), "bias": (N_ITEMS,), **shape.arrays}
+    found = {name: random.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
+    return MultNet(shape, found.pop("rows_in"), found.pop("rows_out"), found.pop("bias"), found)
 
 
-def _dense_net(net: MultNet, given: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores and the last layer of the encoder, written with whole matrices."""
-    out = given @ net.encoder.rows + net.encoder.bias
-    for layer in net.inner:
-        out = torch.tanh(out) @ layer.weight.T + layer.bias
-    code = out[:, :3] if net.has_variance else torch.tanh(out)
-    for layer in net.outer:
-        code = torch.tanh(code @ layer.weight.T + layer.bias)
-    return code @ net.decoder.rows.T + net.decoder.bias, out
+def _tensors(net: MultNet) -> dict[str, Tensor]:
+    arrays = {"rows_in": net.rows_in, "rows_out": net.rows_out, "bias": net.bias, **net.arrays}
+    return {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
+
+
+def _of_torch(net: MultNet, tensors: dict[str, Tensor], given: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores and the divergence of each user, written out with whole matrices."""
+    out, divergence = given @ tensors["rows_in"] + tensors["encoder.bias"], torch.zeros(len(given))
+    for i in range(len(net.shape.hidden)):
+        out = torch.tanh(out) @ tensors[f"inner.{i}.weight"].T + tensors[f"inner.{i}.bias"]
+    code = torch.tanh(out)
+    if net.shape.has_variance:
+        mean, deviation = out[:, :DIM], torch.exp(0.5 * out[:, DIM:])
+        code = mean + NOISE * deviation * drawn
+        standard = torch.distributions.Normal(torch.zeros(DIM), torch.ones(DIM))
+        divergence = torch.distributions.kl_divergence(torch.distributions.Normal(mean, deviation), standard).sum(1)
+    for i in range(len(net.shape.hidden)):
+        code = torch.tanh(code @ tensors[f"outer.{i}.weight"].T + tensors[f"outer.{i}.bias"])
+    return code @ tensors["rows_out"].T + tensors["bias"], divergence
 
 
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
 @pytest.mark.parametrize("has_variance", [True, False])
-def test_scores_and_gradients_are_those_of_whole_matrices(hidden: tuple[int, ...], has_variance: bool) -> None:
-    """Sparse input and rows of gradients change nothing: scores and all gradients equal those of the written-out net."""
+def test_scores_and_gradients_are_those_of_torch(hidden: tuple[int, ...], has_variance: bool) -> None:
+    """Scores, the divergence and all gradients equal those that torch finds for the written-out net."""
     had, net = _had(), _net(hidden, has_variance=has_variance)
-    found, divergence = net(SparseInput(normalized(had)), torch.arange(N_ITEMS))
+    rows = normalized(had)
+    given, drawn = as_matrix(rows, N_ITEMS), np.random.default_rng(3).standard_normal((N_USERS, DIM)).astype(np.float32)
+    tensors = _tensors(net)
     dense = nn.functional.normalize(torch.from_numpy(had.toarray()))
-    expected, last = _dense_net(net, dense)
-    torch.testing.assert_close(found, expected)
-    wanted = kl_divergence(last[:, :3], last[:, 3:]) if has_variance else torch.zeros(N_USERS)
-    torch.testing.assert_close(divergence, wanted)
-    targets = torch.from_numpy(had.toarray())
-    of_dense = torch.autograd.grad(
-        -(torch.log_softmax(expected, 1) * targets).sum(1).mean() + wanted.mean(), list(net.parameters()), allow_unused=True
-    )
-    (multinomial_loss(found, had) + divergence.mean()).backward()
-    for parameter, slope in zip(net.parameters(), of_dense, strict=True):
-        assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad.to_dense(), slope)
+    scores, divergence = _of_torch(net, tensors, dense, torch.from_numpy(drawn))
+    codes = net.encode(given)
+    spread = spread_of(codes, drawn, noise=NOISE)
+    decoded = net.decode(codes.mean if spread is None else codes.mean + spread)
+    np.testing.assert_allclose(decoded.scores, scores.detach(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(codes.divergence, divergence.detach(), rtol=1e-4, atol=1e-5)
+    likelihood = -(torch.log_softmax(scores, 1) * torch.from_numpy(had.toarray())).sum(1).mean()
+    (likelihood + KL_WEIGHT * divergence.mean()).backward()
+    found = _gradients(net, given, codes, spread, had)
+    assert found.keys() == tensors.keys()
+    for name, gradient in found.items():
+        slope = tensors[name].grad
+        assert slope is not None, name
+        np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def _gradients(net: MultNet, given: csr_array, codes: Codes, spread: Any, had: csr_array) -> dict[str, Any]:
+    decoded = net.decode(codes.mean if spread is None else codes.mean + spread)
+    _, slopes = softmax(decoded.scores, Pairs.of(*had.nonzero(), None, n_groups=N_USERS))
+    outer, slope = net.back_to_code(decoded, slopes / N_USERS, net.rows_out)
+    inner, slope = net.back_to_input(codes, slope_of_code(codes, slope, spread=spread, kl_weight=KL_WEIGHT))
+    items, gradient = back_to_rows(given, slope)
+    whole = np.zeros_like(net.rows_in)
+    whole[items] = gradient
+    return {"rows_in": whole, **outer, **inner}
+
+
+def test_items_that_are_left_out_change_nothing_for_the_others() -> None:
+    """Scores of some items are those columns of all scores."""
+    net, items = _net((4,), has_variance=True), np.array([1, 4, 10])
+    code = net.encode(as_matrix(normalized(_had()), N_ITEMS)).mean
+    np.testing.assert_allclose(net.decode(code, items).scores, net.decode(code).scores[:, items], rtol=1e-5, atol=1e-6)
 
 
 def test_only_items_that_somebody_had_have_a_gradient_at_the_input() -> None:
-    """Rows of others are left alone; at the output every item takes part."""
-    had, net = _had(0.1), _net((4,), has_variance=True)
-    multinomial_loss(net(SparseInput(normalized(had)), torch.arange(N_ITEMS))[0], had).backward()
-    rows = [part.rows.grad.coalesce().indices()[0].tolist() for part in (net.encoder, net.decoder)]
-    assert rows == [np.unique(had.indices).tolist(), list(range(N_ITEMS))]
-    assert 0 < len(rows[0]) < N_ITEMS
-
-
-def test_kl_divergence_is_that_of_normals() -> None:
-    """Against torch's own, of every user."""
-    mean, log_variance = (torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    normal = torch.distributions.Normal(mean, torch.exp(0.5 * log_variance))
-    standard = torch.distributions.Normal(torch.zeros(4), torch.ones(4))
-    torch.testing.assert_close(kl_divergence(mean, log_variance), torch.distributions.kl_divergence(normal, standard).sum(1))
-
-
-def test_loss_is_the_log_likelihood_of_what_was_had() -> None:
-    """The mean over users of the sum over their items; one without any adds nothing."""
-    had, scores = _had(), torch.randn(N_USERS, N_ITEMS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    by_hand = [
-        -sum(float(torch.log(torch.exp(row[item]) / torch.exp(row).sum())) for item in np.flatnonzero(mine))
-        for row, mine in zip(scores, had.toarray(), strict=True)
-    ]
-    assert by_hand[-1] == 0
-    assert multinomial_loss(scores, had).item() == pytest.approx(np.mean(by_hand), rel=1e-12)
-    assert torch.autograd.gradcheck(lambda given: multinomial_loss(given, had), scores.requires_grad_())
+    """Rows of others are left alone."""
+    given = as_matrix(normalized(_had(0.1)), N_ITEMS)
+    items, gradient = back_to_rows(given, np.ones((N_USERS, 4), np.float32))
+    assert items.tolist() == np.unique(given.indices).tolist()
+    assert gradient.shape == (len(items), 4)
+    assert 0 < len(items) < N_ITEMS
 
 
 def test_samples_have_the_deviation_that_is_asked_for() -> None:
-    """The draw is ``mean + noise * exp(log variance / 2) * normal``; with no noise it is the mean."""
-    mean, log_variance = torch.full((400, 50), 3.0), torch.full((400, 50), 2 * np.log(2.0))
-    generator = torch.Generator().manual_seed(0)
+    """What is added to the mean is ``noise * exp(log variance / 2) * normal``."""
+    mean, log_variance = np.full((400, 50), 3.0, np.float32), np.full((400, 50), 2 * np.log(2.0), np.float32)
+    codes, drawn = Codes([], mean, log_variance), normals((400, 50), seed=0, epoch=0, step=0)
     for noise in (1.0, 0.25):
-        drawn = sampled(mean, log_variance, noise=noise, generator=generator)
-        assert drawn.mean().item() == pytest.approx(3, abs=0.05)
-        assert drawn.std().item() == pytest.approx(2 * noise, rel=0.02)
-    assert torch.equal(sampled(mean, log_variance, noise=0.0, generator=generator), mean)
+        spread = spread_of(codes, drawn, noise=noise)
+        assert spread is not None
+        assert spread.mean() == pytest.approx(0, abs=0.05)
+        assert spread.std() == pytest.approx(2 * noise, rel=0.02)
+    assert spread_of(Codes([], mean, None), drawn, noise=1.0) is None
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("share", [0.3, 0.5])
 def test_dropout_keeps_its_share_and_the_mean(share: float) -> None:
-    """What is kept is larger by 1 / (1 - share), rows keep their places, and the same generator draws the same."""
-    had = csr_array(np.ones((200, 50), np.float32))
-    found, again = (thinned(had, share, torch.Generator().manual_seed(5)) for _ in range(2))
-    for mine, other in ((found.indptr, again.indptr), (found.indices, again.indices), (found.data, again.data)):
-        np.testing.assert_array_equal(mine, other)
-    assert len(found.data) / had.nnz == pytest.approx(1 - share, abs=0.02)
+    """What is kept is larger by 1 / (1 - share), and rows keep their places."""
+    had = SparseRows(np.arange(0, 10_001, 50), np.tile(np.arange(50), 200), np.ones(10_000, np.float32))
+    found = thinned(had, dropout((10_000,), share, seed=5, epoch=0, step=0))
+    assert len(found.data) / 10_000 == pytest.approx(1 - share, abs=0.02)
     assert set(found.data.tolist()) == {np.float32(1 / (1 - share))}
-    assert len(found.indptr) == len(had.indptr)
-    assert (np.diff(found.indptr).std() > 0) == (share > 0)
+    kept = as_matrix(found, 50).toarray() > 0
+    assert kept.shape == (200, 50)
+    assert np.diff(found.indptr).tolist() == kept.sum(axis=1).tolist()
+    assert kept.sum(axis=0).std() > 0
+
+
+def test_weights_begin_as_glorot_and_bengio_say() -> None:
+    """With a variance of two over the sum of their sizes; biases are zero."""
+    drawn = np.random.default_rng(0).standard_normal((300, 500)).astype(np.float32)
+    assert start_of((300, 500), drawn).std() == pytest.approx(np.sqrt(2 / 800), rel=0.01)
+    assert not start_of((300,), drawn[:, 0]).any()
+
+
+def test_arrays_without_rows_learn_as_torch_s_adam_lets_them() -> None:
+    """Ten steps, taken up by another object after the fourth: the numbers of `torch.optim.Adam`."""
+    random = np.random.default_rng(0)
+    start = {"weight": random.standard_normal((3, 4)).astype(np.float32), "bias": np.zeros(3, np.float32)}
+    tensors = {name: nn.Parameter(torch.tensor(array)) for name, array in start.items()}
+    adam = torch.optim.Adam(tensors.values(), lr=0.1)
+    with new_store().checkout() as work:
+        learned = LearnedArrays(work, "a", {name: array.copy() for name, array in start.items()})
+        for step in range(10):
+            gradients = {name: random.standard_normal(array.shape).astype(np.float32) for name, array in start.items()}
+            learned.step(gradients, lr=0.1)
+            for name, tensor in tensors.items():
+                tensor.grad = torch.from_numpy(gradients[name])
+            adam.step()
+            if step == 4:
+                learned.stage()
+                learned = LearnedArrays(work, "a", start)
+        for name, tensor in tensors.items():
+            np.testing.assert_allclose(learned.values[name], tensor.detach(), rtol=1e-5, atol=1e-6)
+        work.discard()
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_learning_rate_falls_as_torch_s_schedule_lets_it(patience: int) -> None:
+    """Random figures, the state handed on each time: the rates of `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, state = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.9, patience=patience), None
+    shares = []
+    for figure in np.random.default_rng(patience).uniform(0.3, 0.31, 60).tolist():
+        plateau = Plateau(0.9, patience, state)
+        plateau.see(figure)
+        schedule.step(figure)
+        state = plateau.state
+        shares.append(plateau.share)
+        assert plateau.share == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+    assert len(set(shares)) > 5

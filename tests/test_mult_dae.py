@@ -9,7 +9,7 @@ import pytest
 
 import embstore
 from embstore import InvalidInputError, Version
-from embstore.testing import TrainerContract, example_interactions
+from embstore.testing import KilledTrainingContract, TrainerContract, example_interactions
 from tests.examples import new_store, state_of
 from tests.retrain_semantics import LATER
 from trainers.mult_dae import MultDAE
@@ -18,7 +18,7 @@ SMALL = MultDAE(hidden=(), dim=6, epochs=2, batch_size=8, lr=0.01)
 PAIRS = example_interactions()
 
 
-class TestMultDAEContract(TrainerContract):
+class TestMultDAEContract(TrainerContract, KilledTrainingContract):
     """Mult-DAE keeps the contract, with a hidden layer at either end."""
 
     trainer = replace(SMALL, hidden=(10,), l2=0.01)

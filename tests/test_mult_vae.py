@@ -11,7 +11,7 @@ import pytest
 
 import embstore
 from embstore import EmbstoreError, Interactions, Store, Version
-from embstore.testing import TrainerContract, example_interactions
+from embstore.testing import KilledTrainingContract, TrainerContract, example_interactions
 from tests.examples import crash_after, new_store, state_of
 from tests.retrain_semantics import LATER, NEWCOMER, RetrainSemantics
 from trainers.annealing import annealed
@@ -25,6 +25,12 @@ class TestMultVAEContract(TrainerContract):
     """Mult-VAE keeps the contract."""
 
     trainer = SMALL
+
+
+class TestKilledMultVAE(KilledTrainingContract):
+    """Killed in an epoch and taken up by another process it goes on annealing where it was."""
+
+    trainer = replace(SMALL, plateau=0.5, plateau_patience=1, anneal_steps=20)
 
 
 class TestShallowMultVAEContract(TrainerContract):
@@ -214,7 +220,7 @@ def test_input_is_all_that_users_had_and_targets_are_the_new_pairs() -> None:
         work.discard()
     np.testing.assert_array_equal(data.inputs.indices, np.nonzero(had)[1])
     np.testing.assert_array_equal(np.diff(data.inputs.indptr), had.sum(axis=1))
-    wanted = [sorted(items[part].tolist()) for part in np.split(data.targets.indices, data.targets.indptr[1:-1])]
+    wanted = [sorted(items[part].tolist()) for part in np.split(data.targets.columns, data.targets.ends[1:-1])]
     assert wanted == [["item 02"], ["item 05"], ["item 01", "new a"]]
 
 
