@@ -11,10 +11,9 @@ from typing import Any
 
 from embstore.committing import Commit, until_landed
 from embstore.conflicts import Judge, OnConflict, Policies
-from embstore.errors import ConflictError, RefusedError, UncommittedError
+from embstore.errors import ConflictError, RefusedError, UncommittedError, UnknownRefError
 from embstore.lineage import check_message, checked_metadata
 from embstore.names import check_name
-from embstore.refs import find
 from embstore.staged import Staged
 from embstore.storage.leases import take
 from embstore.storage.repo import Repo
@@ -117,7 +116,7 @@ class Checkout(Workspace):
         RefusedError
             If nothing is staged.
         InvalidInputError
-            For a message, metadata, branch or ``on_conflict`` that cannot be used.
+            For a message, metadata, branch or ``on_conflict`` that cannot be used; where values of ``rows_of`` are no rows.
         StaleCheckoutError
             If the checkout is closed.
         """
@@ -130,11 +129,11 @@ class Checkout(Workspace):
             raise RefusedError(msg)
         if not allow_nonfinite:
             staged.check_finite()
-        commit = Commit(branch or self.branch, message, checked_metadata(metadata), self.lineage)
+        staged.check_pointers()
+        commit = Commit(self.branch if branch is None else branch, message, checked_metadata(metadata), self.lineage)
         check_name(commit.branch, "branch")
         judging = partial(Judge, policies, ours_is_here=False, allow_nonfinite=allow_nonfinite)
-        replays = count(1)
-        return until_landed(self.repo, commit.branch, lambda: self._attempt(commit, staged, judging, replays))
+        return until_landed(self.repo, commit.branch, partial(self._attempt, commit, staged, judging, count(1)))
 
     def _attempt(self, commit: Commit, staged: Staged, judging: Callable[[], Judge], replays: Iterator[int]) -> Version | None:
         tip = self.repo.branch(commit.branch) or self.version.id
@@ -204,8 +203,12 @@ class Checkout(Workspace):
         """
         self.check_open()
         judge = Judge(Policies.of(on_conflict), ours_is_here=False, allow_nonfinite=True)
-        tip = self._find_version(find(self.repo, self.branch))
-        work = Checkout(self.repo, self.branch, tip, find_version=self._find_version)
+        self.staged.check_pointers()
+        tip = self.repo.branch(self.branch)
+        if tip is None:
+            msg = f"branch {self.branch!r}: it was deleted; commit makes it again, or commit(branch='another-name') takes another"
+            raise UnknownRefError(msg)
+        work = Checkout(self.repo, self.branch, self._find_version(tip), find_version=self._find_version)
         try:
             self._replay(work, self.branch, judge)
         except BaseException:

@@ -130,9 +130,12 @@ class TableRows:
         return out
 
     def scatter(self, column: Column, rows: Rows, values: object) -> None:
-        """Stage rows of a column."""
+        """Stage rows of a column; those of removed ids stay as they are, or a job that puts back whole tables would undo it."""
         self.check_open()
-        checked = checked_values(values, column, len(rows), self.spec.name)
+        checked, gone = checked_values(values, column, len(rows), self.spec.name), self.idmap.removed_rows()
+        if len(gone):
+            live = ~np.isin(rows, gone)
+            rows, checked = rows[live], checked[live]
         self.staging(column).scatter(rows, checked)
 
     def staging(self, column: Column) -> StagedColumn:
@@ -183,6 +186,17 @@ def checked_values(values: object, column: Column, n_rows: int, table: str) -> N
             raise InvalidInputError(msg)
     with np.errstate(over="ignore"):  # what overflows is infinite then, and refuses the commit
         return array.astype(column.dtype, copy=False)
+
+
+def astray(table: TableRows, rows: Rows, values: NDArray[Any], of: IdMap) -> str:
+    """Return what is wrong with values that are to be rows of another entity (-1: of none); nothing where all are."""
+    if not values.size or (values.min() >= -1 and values.max() < len(of)):
+        return ""
+    wrong = (values < -1) | (values >= len(of))
+    at = np.flatnonzero(wrong if wrong.ndim == 1 else wrong.any(axis=1))
+    ids = ", ".join(map(repr, table.idmap.at(rows[at[:3]]).tolist()))
+    what = f"{len(at)} {'row points' if len(at) == 1 else 'rows point'} to no row of {of.entity!r}, which has {len(of)}"
+    return f"table {table.spec.name!r}: {what} ({values[wrong][0]}; ids {ids})"
 
 
 def as_array(values: object, what: str) -> NDArray[Any]:

@@ -100,22 +100,28 @@ def changed_rows(
     column: Column,
     matching: Matching,
     candidates: Rows | None,
-    renumber: Rows | None = None,
+    renumber: tuple[Rows, Rows] | None = None,
 ) -> ChangedRows:
     """Return the rows whose bits differ, looking only at ``candidates`` of the shared ones (None: at all).
 
-    ``renumber``: where values are rows themselves, the row that each row of ``base`` is in ``target``.
+    ``renumber``: where values are rows themselves, the row in ``target`` that each row of ``base`` is, and each of ``target``.
     """
     shared = np.arange(matching.n_shared) if candidates is None else candidates[candidates < matching.n_shared]
     shared = shared[~np.isin(shared, matching.gone)]
     base_rows = np.concatenate([shared, matching.base_rows])
     target_rows = np.concatenate([shared, matching.target_rows])
-    before = _compared(base, column, base_rows)
+    before, after = _compared(base, column, base_rows), _compared(target, column, target_rows)
     if renumber is not None:
-        before = np.where(before >= 0, renumber[before], before).astype(before.dtype)
-    after = _compared(target, column, target_rows)
+        before, after = (_pointed(values, rows) for values, rows in zip((before, after), renumber, strict=True))
     differ = bits(before) != bits(after)
     return ChangedRows(base_rows[differ], target_rows[differ])
+
+
+def _pointed(values: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    """Return what ``rows`` has in the place of each value; -1 where it is in none."""
+    out, inside = np.full_like(values, -1), (values >= 0) & (values < len(rows))
+    out[inside] = rows[values[inside]]
+    return out
 
 
 def _compared(table: TableRows, column: Column, rows: Rows) -> NDArray[Any]:
@@ -194,8 +200,8 @@ class Comparison:
                 compare[column.name] = partial(changed_rows, base, target, column, matching, candidates)
         return ComparedColumns(compare)
 
-    def _renumbering(self, entity: str | None) -> Rows | None:
-        """Return the target's row for each row of an entity in ``base``; None where all are the same."""
+    def _renumbering(self, entity: str | None) -> tuple[Rows, Rows] | None:
+        """Return the target's row for each row of an entity in ``base`` and in itself; None where all are the same."""
         if entity is None or entity not in self.matchings:
             return None
         matching, base, target = self.matchings[entity], self.base.ids(entity), self.target.ids(entity)
@@ -207,7 +213,7 @@ class Comparison:
         lacking = lacking[~np.isin(lacking, tombstones[tombstones < matching.n_shared])]
         renumber[lacking] = -2 - lacking
         renumber[matching.base_rows] = matching.target_rows
-        return None if np.array_equal(renumber, np.arange(len(base))) else renumber
+        return None if np.array_equal(renumber, np.arange(len(base))) else (renumber, np.arange(len(target)))
 
     @property
     def target_rows_stay(self) -> bool:

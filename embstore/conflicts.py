@@ -68,7 +68,12 @@ class Policies:
             return cls(on_conflict)
         given = dict(on_conflict) if isinstance(on_conflict, Mapping) else {"rows": on_conflict, "dense": on_conflict}
         rows, dense = given.get("rows", "fail"), given.get("dense", "fail")
-        if isinstance(dense, str) and dense in WORDS and (callable(rows) or rows in WORDS) and {*given} <= {"rows", "dense"}:
+        if (
+            isinstance(dense, str)
+            and dense in WORDS
+            and (callable(rows) or (isinstance(rows, str) and rows in WORDS))
+            and {*given} <= {"rows", "dense"}
+        ):
             return cls(rows, dense)
         words = ", ".join(map(repr, WORDS))
         msg = f'on_conflict={on_conflict!r}: give {words}, a callable for rows, or {{"rows": …, "dense": …}} (dense: a word)'
@@ -164,3 +169,9 @@ def mean_of(one: NDArray[Any], other: NDArray[Any], name: str) -> NDArray[Any] |
     mixed = np.where(np.isnan(mixed), np.nan, mixed + 0.0)  # of two zeros and of two NaNs the same whichever comes first
     with np.errstate(over="ignore"):
         return np.where(same, one, mixed).astype(dtype)
+
+
+def is_undefined(mean: NDArray[Any], one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where two numbers have no mean: one is infinite, and the other the other way."""
+    undefined: NDArray[np.bool_] = np.isnan(mean) & ~np.isnan(one) & ~np.isnan(other)
+    return undefined

@@ -36,7 +36,7 @@ from embstore.errors import ConflictError, InvalidInputError, NameExistsError
 from embstore.extras import decode
 from embstore.names import check_name
 from embstore.saved import Column, Item, Saved
-from embstore.saving import Piece, Pieces, piece_of, received, stage_items
+from embstore.saving import Piece, Pieces, piece_of, received, stage_items, tag_saved
 from embstore.store import Store
 from embstore.tensors import from_numpy, named_dtype
 from embstore.version import Version
@@ -165,6 +165,9 @@ class StoreWriter(StorageWriter):
             If a tensor does not fit its table.
         NonFiniteError
             For NaN or infinity.
+        NameSpentError, NameExistsError
+            If ``checkpoint_id`` was the name of a deleted tag, or somebody else has just taken it: that shows when the version is
+            there, which the error names.
         """
         with self._store.checkout(self._branch) as work:
             if self._parent is not None and work.version.id != self._parent:
@@ -175,7 +178,7 @@ class StoreWriter(StorageWriter):
             version = work.commit(self._message, metadata=self._metadata, allow_empty=True, allow_nonfinite=self._allow_nonfinite)
         self._pieces = Pieces()
         if self._tag is not None:
-            self._store.tag(self._tag, at=version.id)
+            tag_saved(self._store, self._tag, version)
         metadata.storage_data = {"version": version.id}
 
     @classmethod

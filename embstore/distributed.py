@@ -47,7 +47,7 @@ def share(store: Store, work: Checkout | None = None, *, timeout: timedelta = _H
     Raises
     ------
     InvalidInputError
-        If rank 0 has given no checkout, or another rank one.
+        If rank 0 has given no checkout, or another rank one, or the timeout is no timedelta.
     LostRankError
         If a rank has died, or is too late.
     """

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from embstore.errors import InvalidInputError
 from embstore.lineage import trained_by
-from embstore.reaching import Reach, reach
-from embstore.refs import check_known
+from embstore.reaching import EVER, Reach, reach
+from embstore.refs import check_known, in_utc
 from embstore.storage.repo import Repo
 from embstore.storage.retention import retention
-from embstore.storage.walking import Snapshot
 from embstore.verify import Report
 
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([smhdw])")
@@ -32,7 +31,7 @@ def moment_of(older_than: Age, now: datetime) -> datetime:
     """
     age = _age_of(older_than) if isinstance(older_than, str) else older_than
     if isinstance(age, datetime):
-        return age.replace(tzinfo=age.tzinfo or UTC)
+        return in_utc(age)
     if not isinstance(age, timedelta) or age < timedelta(0):
         msg = f"older_than {older_than!r}: give a datetime, a timedelta that is not negative, or a text such as '30d' or '12h'"
         raise InvalidInputError(msg)
@@ -71,16 +70,6 @@ class Expiry(Report):
         return "\n".join([super().__str__(), *versions, *self.notes])
 
 
-def _cut_at(older_than: datetime) -> Callable[[list[Snapshot]], list[Snapshot]]:
-    """Return what leaves of a line all down to the oldest that is not older; of one that is all older, its newest."""
-
-    def cut(line: list[Snapshot]) -> list[Snapshot]:
-        last = max((i for i, snapshot in enumerate(line) if snapshot.written >= older_than), default=0)
-        return [*line[:last], replace(line[last], parent=None)]
-
-    return cut
-
-
 def expire(repo: Repo, older_than: Age, *, dry_run: bool, tags: Collection[str] = ()) -> Expiry:
     """Forget versions that are older, but for what branches and other tags point to.
 
@@ -93,7 +82,7 @@ def expire(repo: Repo, older_than: Age, *, dry_run: bool, tags: Collection[str] 
     DamagedStoreError
         If a version cannot be read; nothing is forgotten then.
     """
-    if isinstance(tags, str):
+    if isinstance(tags, str) or not isinstance(tags, Collection):
         msg = f"tags {tags!r}: give a list of names"
         raise InvalidInputError(msg)
     with retention(repo) as keeper:
@@ -104,8 +93,8 @@ def expire(repo: Repo, older_than: Age, *, dry_run: bool, tags: Collection[str] 
         staying = [*branches.values(), *(version for tag, version in repo.tags().items() if tag not in tags)]
         since = keeper.expired_before()
         before = reach(keeper, [*branches.values(), *repo.tags().values()], merged_since=since)
-        cut = _cut_at(moment) if moment > keeper.founded() else None
-        after = reach(keeper, staying, merged_since=max(since, moment), cut=cut)
+        kept_since = moment if moment > keeper.founded() else EVER
+        after = reach(keeper, staying, merged_since=max(since, moment), kept_since=kept_since)
         leased = {lease.version for lease in repo.leases.all() if lease.is_held(datetime.now(UTC)) and keeper.find(lease.version)}
         report = _report(moment, before, after, branches, tags, dry_run=dry_run)
         if not dry_run:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from embstore.compare import Comparison
-from embstore.errors import UnknownRefError
+from embstore.errors import UnknownNameError, UnknownRefError
+from embstore.replay import renumbered
 from embstore.storage.arrays import Rows
 from embstore.version import Version, View
 from embstore.workspace import Workspace
@@ -178,9 +179,12 @@ def blame(tip: Version, entity: str, id_: object, *, table: str | None, find: Fi
     UnknownIdError
         If the entity does not have the id.
     UnknownNameError
-        If there is no such entity or table.
+        If there is no such entity or table, or the table is another entity's.
     """
     row = int(tip.ids(entity).rows([id_])[0])
+    if table and tip.schema.table(table).entity != entity:
+        msg = f"table {table!r}: its rows are those of {tip.schema.table(table).entity!r}, not of {entity!r}; take one of these"
+        raise UnknownNameError(msg)
     names = [tip.schema.table(table).name] if table else [spec.name for spec in tip.schema.tables if spec.entity == entity]
     found: list[Version] = []
     wanted, seen = [(tip, row)], {tip.id}
@@ -217,15 +221,23 @@ def _in_others(version: Version, row: int, entity: str, parents: Sequence[Versio
 
 
 def _differs(before: tuple[Version, int], after: tuple[Version, int], tables: Sequence[str]) -> bool:
-    """Return whether a row has other bits in two versions, in a column that both have."""
+    """Return whether a row has other bits in two versions, in a column that both have.
+
+    What points to other rows is compared by their ids, unless one version follows the other in its own line, whose rows stay.
+    """
+    among = after[0] if before[0].id != after[0].parent else None
     return any(
-        _row_bits(*before, name, column) != _row_bits(*after, name, column)
+        _row_bits(*before, name, column, among) != _row_bits(*after, name, column, among)
         for name in tables
         if name in before[0].tables and name in after[0].tables
         for column in before[0].table_rows(name).made.keys() & after[0].table_rows(name).made.keys()
     )
 
 
-def _row_bits(version: Version, row: int, table: str, column: str) -> Any:
+def _row_bits(version: Version, row: int, table: str, column: str, among: Version | None) -> Any:
+    """Return the bits of a row; those of rows that it points to as they are numbered in ``among``."""
     rows = version.table_rows(table)
-    return rows.gather(rows.column(column), np.array([row])).tobytes()
+    values, of = rows.gather(rows.column(column), np.array([row])), rows.spec.rows_of
+    if among is not None and of is not None and column == "values":
+        values = renumbered(values, version.ids(of), among.ids(of))
+    return values.tobytes()

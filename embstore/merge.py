@@ -57,7 +57,7 @@ class Merge:
 
     def _tip(self) -> Version:
         tips = self.repo.branches()
-        if self.into not in tips:
+        if not isinstance(self.into, str) or self.into not in tips:
             msg = f"branch {self.into!r}: there are {', '.join(tips)}; make it with store.branch({self.into!r})"
             raise UnknownRefError(msg)
         return self.find(tips[self.into])

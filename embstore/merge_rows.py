@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.columns import TableRows, checked_values, data_columns
+from embstore.columns import TableRows, astray, checked_values, data_columns
 from embstore.compare import bits
-from embstore.conflicts import Conflict, Judge, Resolve, mean_of
+from embstore.conflicts import Conflict, Judge, Resolve, is_undefined, mean_of
 from embstore.entity import Ids
-from embstore.errors import NonFiniteError
+from embstore.errors import InvalidInputError, NonFiniteError
 from embstore.replay import renumbered
 from embstore.schema import TableSpec
-from embstore.sides import Side, Sides, rows_as_in, starts
+from embstore.sides import Side, Sides, off_start, rows_as_in
 from embstore.storage.arrays import Rows
 from embstore.storage.segments import Column
 from embstore.version import View
@@ -119,11 +119,16 @@ def merge_rows(work: Workspace, sides: Sides, judge: Judge, spec: TableSpec, arr
         merge.copy(incoming, incoming.ids(spec.entity).ids())
     elif spec.name in incoming.tables:
         merge.copy(incoming, arrivals.new)
+        merge.keep_slots()
         if len(sides.incoming.changed_rows(spec)):
             merge.take_over()
         merge.decide(arrivals.both)
     for view, ids in arrivals.restored:
         merge.copy(view, ids)
+
+
+def _column_names(view: View, table: str) -> set[str]:
+    return {column.name for column in data_columns(view.tables[table])} if table in view.tables else set()
 
 
 class _TableMerge:
@@ -132,11 +137,18 @@ class _TableMerge:
         self._table: TableRows = work.table_rows(spec.name)
         self._columns = data_columns(spec)
 
-    def copy(self, view: View, ids: Ids) -> None:
-        """Take the rows of ids, those that there are, as ``view`` has them."""
+    def copy(self, view: View, ids: Ids, columns: Sequence[Column] | None = None) -> None:
+        """Take the rows of ids, those that there are, as ``view`` has them; all columns unless some are named."""
         ids = ids[self._table.idmap.rows(ids, missing=-1) >= 0] if len(ids) else ids
-        for column in self._columns if len(ids) else ():
+        for column in (self._columns if columns is None else columns) if len(ids) else ():
             self._scatter(column, ids, self._rows(view, column, ids))
+
+    def keep_slots(self) -> None:
+        """Take as the other side has them the slots that were dropped here and stay nevertheless."""
+        base, here = (_column_names(view, self._spec.name) for view in (self._sides.base, self._sides.here.view))
+        dropped = [column for column in self._columns if column.name in base - here]
+        incoming = self._sides.incoming.view
+        self.copy(incoming, incoming.ids(self._spec.entity).ids() if dropped else _no_ids(), dropped)
 
     def take_over(self) -> None:
         """Take the rows that only the other side changed, column by column."""
@@ -158,7 +170,8 @@ class _TableMerge:
         sides = self._sides
         ids = [self._changed_by_both()]
         if len(new_in_both):
-            here, incoming = (self._off_start(side.view, new_in_both) for side in (sides.here, sides.incoming))
+            views = (sides.here.view, sides.incoming.view)
+            here, incoming = (off_start(view, self._spec, self._columns, new_in_both) for view in views)
             self.copy(sides.incoming.view, new_in_both[incoming & ~here])
             ids.append(new_in_both[incoming & here])
         wanted = np.concatenate([one for one in ids if len(one)] or [ids[0]])
@@ -182,13 +195,6 @@ class _TableMerge:
             return _no_ids()
         return sides.base.ids(spec.entity).at(rows)
 
-    def _off_start(self, view: View, ids: Ids) -> NDArray[np.bool_]:
-        """Return which ids have other rows than they start with."""
-        off = np.zeros(len(ids), bool)
-        for column in self._columns:
-            off |= bits(rows_as_in(view, self._spec, column, ids)) != bits(starts(self._spec, column, ids))
-        return off
-
     def _settle(self, ids: Ids, values: list[dict[str, NDArray[Any]]]) -> None:
         """Stage what the judge says of rows that both sides changed: values of the base, here and incoming."""
         what, winner = f"table {self._spec.name!r}", self._judge.of_rows()
@@ -206,20 +212,21 @@ class _TableMerge:
                 self._scatter(column, ids, incoming if winner == "incoming" else base)
 
     def _mean(self, column: Column, ids: Ids, here: NDArray[Any], incoming: NDArray[Any]) -> NDArray[Any]:
-        mean = mean_of(here, incoming, column.name.removeprefix("slots/"))
-        if mean is not None:
-            return mean
-        differ = bits(here) != bits(incoming)
         name = column.name.removeprefix("slots/")
-        self._judge.leave_open(f"{name} of table {self._spec.name!r} (whole numbers have no mean)", ids[differ])
-        return here
+        mean = mean_of(here, incoming, name)
+        why, without = "whole numbers have no mean", bits(here) != bits(incoming)
+        if mean is not None:
+            why, without = "infinite either way, there is no mean", is_undefined(mean, here, incoming)
+        rows = without.reshape(len(ids), -1).any(axis=1)
+        self._judge.leave_open(f"{name} of table {self._spec.name!r} ({why})", ids[rows])
+        return here if mean is None else mean
 
     def _asked(
         self, resolve: Resolve, column: Column, ids: Ids, base: NDArray[Any], here: NDArray[Any], incoming: NDArray[Any]
     ) -> NDArray[Any]:
         ours, theirs = (here, incoming) if self._judge.ours_is_here else (incoming, here)
         slot = None if column.name == "values" else column.name.removeprefix("slots/")
-        answer = resolve(Conflict(self._spec.name, slot, ids, base.copy(), ours.copy(), theirs.copy()))
+        answer = resolve(Conflict(self._spec.name, slot, ids.copy(), base.copy(), ours.copy(), theirs.copy()))
         checked = checked_values(answer, column, len(ids), f"{self._spec.name}, as on_conflict returns them")
         if checked.dtype.kind == "f" and not self._judge.allow_nonfinite:
             bad = ~np.isfinite(checked.reshape(len(ids), -1)).all(axis=1)
@@ -229,6 +236,11 @@ class _TableMerge:
                     f"on_conflict: {bad.sum()} rows of table {self._spec.name!r} are not finite (ids {shown}); mend the callable"
                 )
                 raise NonFiniteError(msg)
+        of = self._spec.rows_of if column.name == "values" else None
+        problem = astray(self._table, self._table.idmap.rows(ids), checked, self._work.ids(of)) if of else ""
+        if problem:
+            msg = f"on_conflict: {problem}; mend the callable"
+            raise InvalidInputError(msg)
         return checked
 
     def _rows(self, view: View, column: Column, ids: Ids) -> NDArray[Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from embstore.columns import column_of, data_columns
 from embstore.conflicts import Judge
 from embstore.errors import SchemaMismatchError
 from embstore.names import IdType
 from embstore.schema import Schema, SlotSpec, TableSpec
-from embstore.sides import Side, Sides
+from embstore.sides import Sides
+from embstore.storage.segments import Column
 from embstore.version import View
 
 
@@ -56,46 +58,48 @@ def _merged_tables(sides: Sides, judge: Judge) -> Iterable[TableSpec]:
     here, incoming, base = sides.here.view.tables, sides.incoming.view.tables, sides.base.tables
     for name in [*base, *sorted({*here, *incoming} - {*base})]:
         if name in here and name in incoming:
-            yield _merged_table(here[name], incoming[name], base.get(name))
+            yield _merged_table(sides, judge, name)
         elif name in base and (name in here or name in incoming):
-            keeper, is_here = (sides.here, True) if name in here else (sides.incoming, False)
-            if _stays(keeper, name, judge, is_here=is_here):
-                yield keeper.view.tables[name]
+            spec = here[name] if name in here else incoming[name]
+            if _stays(sides, judge, spec, data_columns(spec), f"table {name!r}", is_here=name in here):
+                yield spec
         elif name in here or name in incoming:
             yield here[name] if name in here else incoming[name]
 
 
-def _stays(keeper: Side, table: str, judge: Judge, *, is_here: bool) -> bool:
-    """Return whether a table stays that one side dropped: where the other changed it and is the one that decides."""
-    base = keeper.base
-    rows = keeper.changed_rows(keeper.view.tables[table])
-    winner = judge.of_removals()
-    what, ids = f"table {table!r} (dropped on one side)", base.ids(base.tables[table].entity).at(rows)
-    if len(rows) and winner == "fail":
-        judge.leave_open(what, ids)
+def _stays(sides: Sides, judge: Judge, spec: TableSpec, columns: Sequence[Column], what: str, *, is_here: bool) -> bool:
+    """Return whether a table or slot stays that one side dropped: where the other changed it and is the one that decides.
+
+    ``spec`` is the table as that other side has it, ``columns`` those that would go.
+    """
+    ids, winner = (sides.here if is_here else sides.incoming).changed_ids(spec, columns), judge.of_removals()
+    if len(ids) and winner == "fail":
+        judge.leave_open(f"{what} (dropped on one side)", ids)
         return True
-    judge.settle(what, ids)
-    return bool(len(rows)) and winner in ("base", "here" if is_here else "incoming")
+    judge.settle(f"{what} (dropped on one side)", ids)
+    return bool(len(ids)) and winner in ("base", "here" if is_here else "incoming")
 
 
-def _merged_table(here: TableSpec, incoming: TableSpec, base: TableSpec | None) -> TableSpec:
+def _merged_table(sides: Sides, judge: Judge, name: str) -> TableSpec:
+    here, incoming = sides.here.view.tables[name], sides.incoming.view.tables[name]
     for what in ("entity", "dim", "dtype", "rows_of", "init", "seed"):
-        _check_same(f"table {here.name!r}: {what}", getattr(here, what), getattr(incoming, what))
-    ours, theirs, before = ({slot.name: slot for slot in (spec.slots if spec else ())} for spec in (here, incoming, base))
-    order = [*before, *sorted({*ours, *theirs} - {*before})]
-    return replace(here, slots=tuple(_merged_slots(here.name, order, ours, theirs, before)))
+        _check_same(f"table {name!r}: {what}", getattr(here, what), getattr(incoming, what))
+    return replace(here, slots=tuple(_merged_slots(sides, judge, name)))
 
 
-def _merged_slots(
-    table: str, order: Iterable[str], here: Mapping[str, SlotSpec], incoming: Mapping[str, SlotSpec], base: Mapping[str, SlotSpec]
-) -> Iterable[SlotSpec]:
-    for name in order:
+def _merged_slots(sides: Sides, judge: Judge, table: str) -> Iterable[SlotSpec]:
+    ours, theirs, before = sides.here.view.tables[table], sides.incoming.view.tables[table], sides.base.tables.get(table)
+    here, incoming, base = ({slot.name: slot for slot in (spec.slots if spec else ())} for spec in (ours, theirs, before))
+    for name in [*base, *sorted({*here, *incoming} - {*base})]:
+        what = f"slot {name!r} of table {table!r}"
         if name in here and name in incoming:
-            for what in ("dim", "dtype", "fill"):
-                _check_same(f"slot {name!r} of table {table!r}: {what}", getattr(here[name], what), getattr(incoming[name], what))
+            for part in ("dim", "dtype", "fill"):
+                _check_same(f"{what}: {part}", getattr(here[name], part), getattr(incoming[name], part))
             yield here[name]
-        elif name not in base:
-            yield here[name] if name in here else incoming[name]
+        elif name in here or name in incoming:
+            slot, spec = (here[name], ours) if name in here else (incoming[name], theirs)
+            if name not in base or _stays(sides, judge, spec, [column_of(slot)], what, is_here=name in here):
+                yield slot
 
 
 def _check_same(what: str, one: Any, other: Any) -> None:

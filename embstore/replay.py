@@ -38,15 +38,16 @@ def replay(changes: Changes, work: Workspace) -> None:
 
 
 def renumbered(values: NDArray[Any], there: IdMap | None, here: IdMap | None) -> NDArray[Any]:
-    """Return values that are rows of ``there`` as the rows that the same ids have here, -1 where they have none."""
+    """Return values that are rows of ``there`` as the rows that the same ids have here, -1 where there is none."""
     if there is None or here is None:
         return values
-    out = values.copy()
-    rows, back = np.unique(values[values >= 0].astype(np.int64), return_inverse=True)
+    out = np.full_like(values, -1)
+    inside = (values >= 0) & (values < len(there))
+    rows, back = np.unique(values[inside].astype(np.int64), return_inverse=True)
     live = ~np.isin(rows, there.removed_rows())
     found = np.full(len(rows), -1)
     found[live] = here.rows(there.at(rows[live]), missing=-1)
-    out[values >= 0] = found[back]
+    out[inside] = found[back]
     return out
 
 

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch.distributed.checkpoint.planner import SavePlanner, WriteItem, WriteItemType
 
 from embstore.checkout import Checkout
-from embstore.errors import InvalidInputError, SchemaMismatchError
+from embstore.errors import EmbstoreError, InvalidInputError, SchemaMismatchError
 from embstore.extras import encode
 from embstore.initial import row_digests
 from embstore.saved import RECORD, ROWS, Array, Column, Item, Shape, dense_names, read_record, table_of
 from embstore.schema import SlotSpec, TableSpec
+from embstore.store import Store
 from embstore.tables import StagedSlot, StagedTable
 from embstore.tensors import dtype_name, stored_dtype, to_numpy
+from embstore.version import Version
 
 _BLOCK_BYTES = 1 << 24
 
@@ -146,7 +148,7 @@ def stage_items(
         if name == RECORD or name.startswith(ROWS):
             msg = f"item {name!r}: the store keeps its own record under this name; take another"
             raise InvalidInputError(msg)
-    rows = {entity: work.append(entity, given) for entity, given in ids.items()}
+    rows = {entity: _rows_of(work, entity, given) for entity, given in ids.items()}
     items: dict[str, Item] = {}
     for name in sorted(pieces.of):
         first = pieces.of[name][0]
@@ -168,6 +170,17 @@ def stage_items(
             del work.dense[name]
     work.dense.update(arrays)
     work.dense[RECORD] = np.frombuffer(json.dumps(record, sort_keys=True).encode(), np.uint8)
+
+
+def _rows_of(work: Checkout, entity: str, ids: object) -> NDArray[np.int64]:
+    """Return the rows of ids, new ones appended."""
+    rows = work.append(entity, ids)
+    places = np.unique(rows, return_index=True)[1]
+    if len(places) < len(rows):
+        twice = work.ids(entity).at(np.delete(rows, places)[:1]).tolist()[0]
+        msg = f"ids[{entity!r}]: {twice!r} stands there twice; give each id once, for a row of its own"
+        raise InvalidInputError(msg)
+    return rows
 
 
 def _stage_rows(work: Checkout, name: str, item: Item, pieces: Pieces, rows: Mapping[str, NDArray[np.int64]]) -> dict[str, Array]:
@@ -220,3 +233,19 @@ def _target(work: Checkout, item: Item, spec: TableSpec, dtype: np.dtype[Any], n
         msg = f"tensor {name!r} has {mine} a row, table {spec.name!r} has {theirs}"
         raise SchemaMismatchError(msg)
     return table
+
+
+def tag_saved(store: Store, tag: str, version: Version) -> None:
+    """Make the tag of a version that was saved.
+
+    Raises
+    ------
+    NameSpentError, NameExistsError
+        If it cannot have that name; the error names the version.
+    """
+    try:
+        store.tag(tag, at=version.id)
+    except EmbstoreError as error:
+        saved = f"the state is saved as version {version.id}, without a tag: name that with store.tag, and do not save it again"
+        msg = f"{error}; {saved}"
+        raise type(error)(msg) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,9 +95,18 @@ class Side:
 
     def changed_rows(self, spec: TableSpec) -> Rows:
         """Return the rows of the base that differ in any column of ``spec``, ascending."""
-        changed = self.changed(spec.name)
-        found = [changed[column.name].base_rows for column in data_columns(spec) if column.name in changed]
+        return self._rows_changed(spec.name, data_columns(spec))
+
+    def _rows_changed(self, table: str, columns: Sequence[Column]) -> Rows:
+        changed = self.changed(table)
+        found = [changed[column.name].base_rows for column in columns if column.name in changed]
         return np.unique(np.concatenate([_NO_ROWS, *found]))
+
+    def changed_ids(self, spec: TableSpec, columns: Sequence[Column]) -> Ids:
+        """Return the ids whose rows differ from the base in any of ``columns``; from their start, of ids that the base lacks."""
+        rows, new = self._rows_changed(spec.name, columns), self.view.ids(spec.entity).at(self.gained(spec.entity))
+        new = new[off_start(self.view, spec, columns, new)]
+        return np.concatenate([self.base.ids(spec.entity).at(rows), new]) if len(rows) else new
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,14 @@ def starts(spec: TableSpec, column: Column, ids: Ids) -> NDArray[Any]:
     if column.name == "values":
         return initial_vectors(spec, ids)
     return np.full((len(ids), *column.row_shape), column.fill, column.dtype)
+
+
+def off_start(view: View, spec: TableSpec, columns: Sequence[Column], ids: Ids) -> NDArray[np.bool_]:
+    """Return which ids have other rows in a view than they start with, in any of ``columns``."""
+    off = np.zeros(len(ids), bool)
+    for column in columns if len(ids) else ():
+        off |= bits(rows_as_in(view, spec, column, ids)) != bits(starts(spec, column, ids))
+    return off
 
 
 def rows_as_in(view: View, spec: TableSpec, column: Column, ids: Ids) -> NDArray[Any]:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.changes import Changes, ConsumedChanges, RowChanges
-from embstore.columns import TableRows, all_columns, data_columns, lost_columns, table_path, with_digests
+from embstore.columns import TableRows, all_columns, astray, data_columns, lost_columns, table_path, with_digests
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import PATH as DENSE_PATH, StagedDense, write_dense
 from embstore.entity import entity_paths, write_changed, write_ids
-from embstore.errors import NonFiniteError
+from embstore.errors import InvalidInputError, NonFiniteError
 from embstore.ids import IdMap
 from embstore.schema import Schema, TableSpec, is_another
 from embstore.storage.arrays import Rows
@@ -80,6 +80,15 @@ class Staged:
                 n_bad = np.sum(~np.isfinite(array))
                 msg = f"dense array {name!r}: {n_bad} numbers are not finite; mend them, or pass allow_nonfinite=True"
                 raise NonFiniteError(msg)
+
+    def check_pointers(self) -> None:
+        """Raise InvalidInputError if a staged value is to be a row of another entity (``rows_of``) and is none."""
+        for name, table in self.tables.items():
+            edit, rows_of = self.edits[name].get("values"), table.spec.rows_of
+            problem = astray(table, edit.rows, edit.values, self.idmaps[rows_of]) if edit and rows_of else ""
+            if problem:
+                msg = f"{problem}; take rows from ids({rows_of!r}), -1 for none"
+                raise InvalidInputError(msg)
 
     def changes(self) -> Changes:
         """Return the same by id."""

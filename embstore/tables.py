@@ -49,10 +49,11 @@ class _Rows:
         """
         shape = (len(self), *self._column.row_shape)
         if out is not None:
-            usable = out.flags.c_contiguous and out.flags.writeable
-            if out.shape != shape or out.dtype != self._column.dtype or not usable:
+            usable = isinstance(out, np.ndarray) and out.flags.c_contiguous and out.flags.writeable
+            if not usable or out.shape != shape or out.dtype != self._column.dtype:
                 wanted = f"a writable contiguous array of shape {shape}, {self._column.dtype}"
-                msg = f"out of shape {out.shape}, {out.dtype}: give {wanted}"
+                given = f"of shape {out.shape}, {out.dtype}" if isinstance(out, np.ndarray) else repr(out)
+                msg = f"out {given}: give {wanted}"
                 raise InvalidInputError(msg)
         return self._table.read(self._column, out)
 
@@ -70,6 +71,9 @@ class _Rows:
 class _WritableRows(_Rows):
     def scatter(self, rows: object, values: object) -> None:
         """Stage ``values`` ``[n, dim]`` for ``rows`` int64[n]; of rows given twice the last counts.
+
+        Rows whose ids were removed stay as they are, so whole tables can be written back.
+        Values of a table with ``rows_of`` are looked at by the commit.
 
         Raises
         ------

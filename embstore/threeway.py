@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.conflicts import Judge, mean_of
+from embstore.conflicts import Judge, is_undefined, mean_of
 from embstore.dense import same_bits
 from embstore.errors import RefusedError
 from embstore.history import Find, common_ancestors
@@ -89,15 +89,22 @@ def _stage(work: Workspace, name: str, array: NDArray[Any] | None) -> None:
         del work.dense[name]
 
 
+def _mean(mine: NDArray[Any] | None, theirs: NDArray[Any] | None, name: str) -> NDArray[Any] | None:
+    if mine is None or theirs is None:
+        return None
+    mean = mean_of(mine, theirs, name)
+    return None if mean is None or is_undefined(mean, mine, theirs).any() else mean
+
+
 def _decide(work: Workspace, base: View, judge: Judge, name: str, mine: NDArray[Any] | None, theirs: NDArray[Any] | None) -> None:
     winner, one = judge.of_dense(), np.array([name], object)
     if winner == "fail":
         judge.leave_open("dense", one)
         return
     if winner == "mean":
-        mean = None if mine is None or theirs is None else mean_of(mine, theirs, name)
+        mean = _mean(mine, theirs, name)
         if mean is None:
-            judge.leave_open("dense (of another shape, whole numbers or deleted: there is no mean)", one)
+            judge.leave_open("dense (of another shape, whole numbers, infinite either way or deleted: there is no mean)", one)
             return
         work.dense[name] = mean
     elif winner != "here":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore.columns import TableRows, all_columns, data_columns, digest_column
+from embstore.columns import all_columns, astray, data_columns, digest_column
 from embstore.entity import EntityState
 from embstore.errors import DamagedStoreError, EmbstoreError
 from embstore.ids import IdMap
@@ -57,8 +57,8 @@ def verify(version: Version, *, deep: bool) -> Report:
     """Check one version.
 
     Always: the groups and arrays are those of the commit, ids, index and tables are of one length and agree, rows of segments
-    and records exist. With ``deep``: every chunk of every array is there with a fitting checksum, and the digests fit the
-    vectors, which finds swapped chunks too.
+    and records exist. With ``deep``: every chunk of every array is there with a fitting checksum, the digests fit the vectors,
+    which finds swapped chunks too, and values that are to be rows of an entity are such.
     """
     problems = _guarded(lambda: _check_documents(version), "documents")
     counts = {"entities": 0, "tables": 0}
@@ -69,7 +69,7 @@ def verify(version: Version, *, deep: bool) -> Report:
         problems += _guarded(lambda entity=entity: _check_ids(version, entity), f"entity {entity!r}")  # type: ignore[misc]
     for name in version.tables if not problems else ():
         counts["tables"] += 1
-        problems += _guarded(lambda name=name: _check_table(version.table_rows(name), deep), f"table {name!r}")  # type: ignore[misc]
+        problems += _guarded(lambda name=name: _check_table(version, name, deep), f"table {name!r}")  # type: ignore[misc]
     problems += _guarded(lambda: _check_lineage(version), "lineage")
     problems += _guarded(lambda: _check_consumed(version), "consumed")
     problems += _guarded(lambda: _check_dense(version), "dense")
@@ -173,9 +173,9 @@ def _check_ids(version: Version, entity: str) -> Iterator[str]:
         yield f"entity {entity!r}: the index does not fit the ids"
 
 
-def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
-    n_rows, name = len(table.idmap), table.spec.name
-    stored = table.stored
+def _check_table(version: Version, name: str, deep: bool) -> Iterator[str]:
+    table = version.table_rows(name)
+    n_rows, stored, rows_of = len(table.idmap), table.stored, table.spec.rows_of
     if stored.base("values") is None and n_rows:
         yield f"table {name!r}: it has {n_rows} rows but no values"
     segments = stored.state.segments
@@ -194,6 +194,10 @@ def _check_table(table: TableRows, deep: bool) -> Iterator[str]:
         digests = digest_column(column)
         if digests and not np.array_equal(row_digests(table.read(column)), table.read(digests)):
             yield f"table {name!r}: vectors of {column.name} are not those that were committed"
+    if deep and rows_of:
+        live = table.idmap.live_rows()
+        problem = astray(table, live, table.gather(table.column("values"), live), version.ids(rows_of))
+        yield from [problem] if problem else []
 
 
 def _check_documents(version: Version) -> Iterator[str]:

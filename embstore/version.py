@@ -81,7 +81,7 @@ class View:
     def check_entity(self, entity: str) -> None:
         """Raise UnknownNameError if there is no such entity."""
         known = self.schema.entities or {}
-        if entity not in known:
+        if not isinstance(entity, str) or entity not in known:
             msg = f"entity {entity!r}: the store has {', '.join(known) or 'none'}"
             raise UnknownNameError(msg)
 

@@ -49,7 +49,16 @@ class Wire:
 
     @classmethod
     def of_all(cls, timeout: timedelta) -> Wire:
-        """Return one between all ranks of the job, for itself; every rank calls this."""
+        """Return one between all ranks of the job, for itself; every rank calls this.
+
+        Raises
+        ------
+        InvalidInputError
+            If the timeout is none.
+        """
+        if not isinstance(timeout, timedelta):
+            msg = f"timeout {timeout!r}: give a datetime.timedelta, such as timedelta(minutes=30)"
+            raise InvalidInputError(msg)
         begun = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         return cls(dist.new_group(backend="gloo", timeout=timeout) if begun else None)
 

@@ -203,9 +203,9 @@ class Forks:
 
     def collect(self, work: Workspace, version: Version, workers: Iterable[Worker]) -> None:
         """Stage what the workers have staged, of all or, where that cannot be, of none."""
-        given = list(workers)
+        given: list[Any] = list(workers) if isinstance(workers, Iterable) else [workers]
         for worker in given:
-            if not isinstance(worker, Worker):
+            if worker is workers or not isinstance(worker, Worker):
                 msg = f"collect({type(worker).__name__}): give the workers that fork() gave, in a list"
                 raise InvalidInputError(msg)
         layers = [worker.layer() for worker in given]

@@ -169,7 +169,8 @@ def test_fold_in_of_a_run_happens_once(store: Store, tmp_path: Path) -> None:
     """--run guards a folding in too."""
     (tmp_path / "pairs.csv").write_text("user,item\n70,a\n", encoding="utf-8")
     fold = ("fold-in", store.url, tmp_path / "pairs.csv", "-m", "late ones", "--run", "late", "--on-conflict", "mean")
-    assert json_of(*fold)["id"] == json_of(*fold)["id"]
+    assert json_of(*fold)["id"] == json_of(*fold)["id"] == store.at().id
+    assert text_of(*fold) == f"main  {store.at().id[:8]}  as it was: the run late is done already\n"
     assert store.at().consumed.of("user", [70])[0].tolist() == ["a"]
 
 

@@ -67,9 +67,9 @@ class Retention:
         self._engine = engine
         self._location = location
 
-    def line(self, snapshot_id: str) -> list[Snapshot]:
-        """Return the state and those before it, newest first."""
-        return list(walk(self._engine, snapshot_id))
+    def line(self, snapshot_id: str) -> Iterator[Snapshot]:
+        """Yield the state and those before it, newest first; each is read when it is asked for."""
+        return walk(self._engine, snapshot_id)
 
     def find(self, snapshot_id: str) -> Snapshot | None:
         """Return a state; None if it is not there."""

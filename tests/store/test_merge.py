@@ -136,6 +136,38 @@ def test_a_callable_decides(forked: Store) -> None:
     assert version.table("user").slot("m").get([9])[0].tolist() == [3, 3]
 
 
+def test_a_callable_may_do_what_it_likes_with_what_it_is_given(forked: Store) -> None:
+    """Ids and rows are its own: what it does to them in place changes no row of another id."""
+    edit(forked, "main", put("user", [1], 1), put("user", [2], 2))
+    edit(forked, "side", put("user", [1], 10), put("user", [2], 20))
+
+    def spoil(conflict: Conflict) -> NDArray[Any]:
+        answer = conflict.theirs.copy()
+        for given in (conflict.ids, conflict.base, conflict.ours, conflict.theirs):
+            given[:] = given[::-1].copy()
+        return answer
+
+    assert first_numbers(forked.merge("side", on_conflict=spoil), "user", [1, 2]) == [10, 20]
+
+
+def test_infinities_have_no_mean(forked: Store) -> None:
+    """Of either sign, allowed on both sides: a row and an array with them stay a conflict; of one sign they stay as they are."""
+    for branch, sign in (("main", 1), ("side", -1)):
+        work = forked.checkout(branch)
+        work.table("user").scatter([0, 1], [[sign * np.inf, 1], [np.inf, sign]])
+        work.commit("far off", allow_nonfinite=True)
+    with pytest.raises(ConflictError, match=r"values of table 'user' \(infinite either way, there is no mean\): 1 id \(1\);"):
+        forked.merge("side", on_conflict="mean")
+    edit(forked, "side", put("user", [1], 0))
+    assert forked.merge("side", on_conflict="mean").table("user").get([2]).tolist() == [[np.inf, 0]]
+    for branch, sign in (("main", 1), ("side", -1)):
+        work = forked.checkout(branch)
+        work.dense["w"] = [sign * np.inf, 0.0]
+        work.commit("far off", allow_nonfinite=True)
+    with pytest.raises(ConflictError, match="dense .*no mean.* 'w'"):
+        forked.merge("side", on_conflict="mean")
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "says"),
     [
@@ -158,7 +190,19 @@ def test_a_callable_that_answers_wrongly(forked: Store, answer: Any, error: type
 
 @pytest.mark.parametrize(
     "policy",
-    ["mine", "", None, 3, {"row": "ours"}, {"rows": "our"}, {"dense": None}, {"dense": lambda c: c}, {"rows": "ours", "x": 1}],
+    [
+        "mine",
+        "",
+        None,
+        3,
+        {"row": "ours"},
+        {"rows": "our"},
+        {"dense": None},
+        {"dense": lambda c: c},
+        {"rows": "ours", "x": 1},
+        {"rows": np.array(["ours", "theirs"])},
+        {"rows": ["ours"]},
+    ],
 )
 def test_policies_that_there_are_not(forked: Store, policy: Any) -> None:
     """They are refused before anything is compared, with those that there are."""

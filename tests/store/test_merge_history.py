@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 import embstore
-from embstore import Store
+from embstore import Constant, Schema, Store, TableSpec
 from embstore.errors import ConflictError, InvalidInputError, RefusedError, UnknownRefError
 from embstore.history import common_ancestors
-from tests.store.forked import array, edit, first_numbers, fork, had, put
+from tests.store.forked import Edit, array, edit, first_numbers, fork, had, put
 
 
 @pytest.fixture
@@ -176,3 +176,26 @@ def test_a_merge_is_as_large_as_what_it_brings(forked: Store) -> None:
     counts = version.lineage["counts"]["tables"]
     assert (list(counts), counts["user"]["changed"], counts["user"]["recorded"]) == (["user"], 2, 2)
     assert version.ids("user").ids(version.changed_rows("user")).tolist() == [2, 1_000]
+
+
+def test_blame_of_what_points_to_rows_of_others(url: str) -> None:
+    """A row that a merge brought over has other numbers for the same ids: whose they are decides, not the numbers."""
+    spec = TableSpec("genres", "item", 2, "int32", init=Constant(-1), rows_of="genre")
+    store = embstore.create(url, schema=Schema((spec,), {"item": "int64"}))
+
+    def point(item: int, *genres: str) -> Edit:
+        return lambda w: w.table("genres").scatter(w.ids("item").rows([item]), [w.append("genre", list(genres))])
+
+    edit(store, "main", lambda w: w.append("item", [1, 2, 3]), point(3, "x", "y"))
+    store.branch("side")
+    edit(store, "main", lambda w: w.append("genre", ["a"]), lambda w: w.remove("genre", ["y"]), point(2, "a", "x"))
+    edit(store, "side", point(1, "b", "y"))
+    merged = store.merge("side", on_conflict="mean")
+    assert merged.table("genres").get([1]).tolist() == [[3, -1]]
+    assert [[v.message for v in store.blame("item", item)] for item in (1, 2, 3)] == [
+        ["on side", "on main"],
+        ["on main", "on main"],
+        ["on main"],
+    ]
+    cleared = edit(store, "main", lambda w: w.remove("genre", ["x"]), lambda w: w.table("genres").scatter([2], [[-1, -1]]))
+    assert store.blame("item", 3)[0] == cleared

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -134,13 +136,61 @@ def test_dropped_by_a_revert(forked: Store) -> None:
     assert forked.verify().problems == []
 
 
-def test_a_slot_dropped_by_a_revert(forked: Store) -> None:
-    """It goes, with what the other side wrote into it; what is beside it in the row counts."""
-    added = edit(forked, "main", lambda w: w.table("user").add_slot(SlotSpec("late", None)))
-    forked.branch("side", at=added.id, move=True)
+@pytest.mark.parametrize(("policy", "stays"), [("ours", True), ("theirs", False), ("mean", False), (lambda c: c.ours, False)])
+def test_a_dropped_table_with_rows_of_new_ids(forked: Store, policy: Any, stays: bool) -> None:
+    """A row of an id that the base lacks counts where it is off its start: the table does not go without a word."""
+    edit(forked, "main", lambda w: w.add_table(TableSpec("late", "user", 2)))
+    trained, untrained = forked.checkout(), forked.checkout()
+    for work in (trained, untrained):
+        work.append("user", [9, 8])
+    put("late", [9], 5)(trained)
     forked.revert("main~1")
-    edit(forked, "main", put("user", [1], 1))
-    edit(forked, "side", put("user", [1, 2], 5, slot="late"), put("user", [2], 2))
+    with pytest.raises(ConflictError, match=r"table 'late' \(dropped on one side\): 1 id \(9\);"):
+        trained.commit("new users")
+    version = trained.commit("new users", on_conflict=policy)
+    assert ("late" in version.tables, {8, 9} <= set(version.ids("user").ids())) == (stays, True)
+    assert version.lineage["conflicts"] == {"table 'late' (dropped on one side)": 1}
+    if stays:
+        assert first_numbers(version, "late", [9, 1]) == [5, float(version.table("late").initial([1])[0, 0])]
+    forked.branch("main", at="main~1", move=True)
+    assert "late" not in untrained.commit("as they start").tables
+    assert forked.verify().problems == []
+
+
+def _with_a_slot(store: Store, *, dropped_on: str) -> None:
+    """Give user 2 a slot on both branches, drop it on one by a revert, and train user 1 there."""
+    work = store.checkout()
+    work.table("user").add_slot(SlotSpec("late", None, fill=3)).scatter([1, 2], [7, 7])
+    store.branch("side", at=work.commit("slot").id, move=True)
+    store.revert("main~1", branch=dropped_on)
+    edit(store, dropped_on, put("user", [1], 1))
+
+
+@pytest.mark.parametrize("dropped_on", ["main", "side"])
+def test_a_slot_dropped_by_a_revert(forked: Store, dropped_on: str) -> None:
+    """It goes where the other side left it alone, whatever else of the rows that changed, and with new ids at its fill."""
+    _with_a_slot(forked, dropped_on=dropped_on)
+    other = {"main": "side", "side": "main"}[dropped_on]
+    edit(forked, other, put("user", [2], 2), lambda w: w.append("user", [9]))
     version = forked.merge("side")
     assert (list(version.table("user").slots), first_numbers(version, "user", [1, 2])) == (["m", "step"], [1, 2])
+    assert ("conflicts" in version.lineage, forked.verify().problems) == (False, [])
+
+
+@pytest.mark.parametrize(("policy", "stays"), [("ours", False), ("theirs", True), ("mean", False), (lambda c: c.ours, False)])
+@pytest.mark.parametrize("dropped_on", ["main", "side"])
+def test_a_dropped_slot_that_was_trained(forked: Store, dropped_on: str, policy: Any, stays: bool) -> None:
+    """It conflicts as a table does, rows of new ids too; where it stays, it is as the other side has it."""
+    _with_a_slot(forked, dropped_on=dropped_on)
+    other = {"main": "side", "side": "main"}[dropped_on]
+    edit(forked, other, lambda w: w.append("user", [9]), put("user", [1, 9], 5, slot="late"), put("user", [2], 2))
+    with pytest.raises(ConflictError, match=r"slot 'late' of table 'user' \(dropped on one side\): 2 ids \(1, 9\)"):
+        forked.merge("side")
+    version = forked.merge("side", on_conflict=policy)
+    if isinstance(policy, str) and policy != "mean" and dropped_on == "side":
+        stays = not stays
+    assert version.lineage["conflicts"].pop("slot 'late' of table 'user' (dropped on one side)") == 2
+    assert ("late" in version.table("user").slots, first_numbers(version, "user", [2])) == (stays, [2])
+    if stays:
+        assert version.table("user").slot("late").get([1, 2, 3, 9]).tolist() == [5, 7, 7, 5]
     assert forked.verify().problems == []

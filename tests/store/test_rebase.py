@@ -175,9 +175,20 @@ def test_another_branch(filled: Store) -> None:
     assert (version.parent, version.ids("user").ids().tolist(), filled.at().message) == (side.id, [1, 2, 3, 8, 9], "first")
     work = _put(filled.checkout("side"), [7], 1)
     filled.delete_branch("side")
-    with pytest.raises(UnknownRefError, match="side"):
+    with pytest.raises(UnknownRefError, match="branch 'side': it was deleted; commit makes it again"):
         work.rebase()
     assert work.commit("made again").parent == version.id
+
+
+def test_a_tag_with_the_name_of_a_deleted_branch(filled: Store) -> None:
+    """It is no branch: nothing is rebased onto it, and what is staged stays."""
+    filled.branch("side")
+    work = _put(filled.checkout("side"), [7], 1)
+    filled.delete_branch("side")
+    filled.tag("side", at="main~1")
+    with pytest.raises(UnknownRefError, match="branch 'side': it was deleted"):
+        work.rebase()
+    assert work.commit("kept", branch="kept").entities["user"] == 4
 
 
 def test_a_revert_is_not_laid_on_another_version(filled: Store) -> None:

@@ -186,6 +186,16 @@ def test_workers_of_others(work: Checkout, filled: Store) -> None:
         work.collect([work])  # type: ignore[list-item]
 
 
+def test_a_worker_that_is_no_list(work: Checkout) -> None:
+    """Given alone, or nothing at all, the error says what to give, and nothing is staged."""
+    worker = work.fork()
+    worker.table("user").scatter([0], np.full((1, 4), 9.0))
+    for given, kind in ((worker, "Worker"), (None, "NoneType"), (3, "int"), ([None], "NoneType")):
+        with pytest.raises(InvalidInputError, match=rf"collect\({kind}\): give the workers that fork\(\) gave, in a list"):
+            work.collect(given)  # type: ignore[arg-type]
+    assert work.table("user").gather([0])[0, 0] == 1.0
+
+
 def test_what_only_the_checkout_may(work: Checkout) -> None:
     """Whatever would give two workers one row, or one of them a table that the other lacks, is refused."""
     worker = work.fork()

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint import CheckpointException
 import embstore
 from embstore import Store
 from embstore.dcp import Column, StoreReader, StoreWriter
-from embstore.errors import ConflictError
+from embstore.errors import ConflictError, NameSpentError
 from tests.with_torch.states import DIM, TABLES, N, State, flat, full, items, load, save
 
 
@@ -123,6 +123,30 @@ def test_what_cannot_be_saved(store: Store, state: State, tables: dict[str, str]
     with pytest.raises(CheckpointException, match=message):
         save(state, StoreWriter(store, message="no", tables=tables))
     assert store.at().message == "items"
+
+
+def test_ids_are_given_once(store: Store) -> None:
+    """Two rows of a tensor for one id would leave one of them nowhere."""
+    state = {"w": torch.arange(3.0).repeat(DIM, 1).T.contiguous()}
+    with pytest.raises(CheckpointException, match=r"ids\['item'\]: 1001 stands there twice"):
+        save(state, StoreWriter(store, message="no", tables={"w": "item"}, ids={"item": [7, 1001, 1001]}))
+    assert (store.at().message, store.at().entities) == ("items", {"item": N})
+    save(state, StoreWriter(store, message="three", tables={"w": "item"}, ids={"item": [7, 1001, 1002]}))
+    loaded = {"w": torch.zeros(3, DIM)}
+    load(loaded, StoreReader(store, ids={"item": [1001, 7, 1001]}))
+    assert loaded["w"][:, 0].tolist() == [1, 0, 1]
+
+
+def test_the_name_of_a_deleted_tag(store: Store) -> None:
+    """That it is spent shows when the version is there: the error names it, so that nobody saves again."""
+    store.tag("step-1")
+    store.delete_tag("step-1")
+    with pytest.raises(CheckpointException, match="stays spent") as caught:
+        save({"w": torch.tensor([1.0])}, StoreWriter(store, message="saved"), checkpoint_id="step-1")
+    error = next(iter(caught.value.failures.values()))[0]
+    assert isinstance(error, NameSpentError)
+    assert f"saved as version {store.at().id}, without a tag: name that with store.tag" in str(error)
+    assert [version.message for version in store.log()][:2] == ["saved", "items"]
 
 
 def test_columns_are_checked(store: Store) -> None:

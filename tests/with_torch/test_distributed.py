@@ -18,6 +18,7 @@ import embstore
 from embstore import Schema, SlotSpec, Store, TableSpec
 from embstore.distributed import Shard
 from embstore.errors import (
+    InvalidInputError,
     RefusedError,
     StaleCheckoutError,
     UncommittedError,
@@ -140,6 +141,15 @@ def test_one_process_is_a_job_of_one_rank(store: Store) -> None:
             shard.commit("nothing")
     with pytest.raises(StaleCheckoutError):
         shard.commit("too late")
+
+
+@pytest.mark.parametrize("timeout", [5, 1.5, None, "30m"])
+def test_a_timeout_that_is_none(store: Store, timeout: Any) -> None:
+    """It is refused on every rank before anything is sent, and the checkout stays open."""
+    work = store.checkout()
+    with pytest.raises(InvalidInputError, match=r"timeout .*: give a datetime.timedelta"):
+        embstore.share(store, work, timeout=timeout)
+    work.discard()
 
 
 def test_leaving_with_staged_rows(store: Store) -> None:
