@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from embstore import Store
+from embstore import InvalidInputError, Rows, Store
 from tests.examples import new_store, state_of
 from trainers.adapters.lightning import KeptCallback
 
@@ -120,3 +120,30 @@ def test_interrupted_training_leaves_the_last_version() -> None:
     assert [version.metadata.get("epoch") for version in store.log()] == [1, None]
     fit(store, 1)
     assert store.at().metadata["epoch"] == 2
+
+
+def test_modes_that_there_are_not() -> None:
+    """Neither is taken for the other."""
+    with pytest.raises(InvalidInputError, match="mode 'maximum': give 'min' or 'max'"):
+        KeptCallback(new_store(), ROWS, {"user": USERS, "item": ITEMS}, monitor="loss", mode="maximum")
+
+
+def test_the_axis_of_rows_can_be_said() -> None:
+    """A layer as wide as there are items is asked about, and said."""
+
+    class Wide(Module):
+        def __init__(self) -> None:
+            super().__init__(4, 3)
+            self.mix = nn.Linear(3, 3, bias=False)
+
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    store, module = new_store(), Wide()
+    pairs = DataLoader(TensorDataset(torch.tensor([0, 1]), torch.tensor([0, 1])))
+    ids = {"user": USERS, "item": ITEMS}
+    with pytest.raises(InvalidInputError, match="'mix.weight' of shape .*say on which"):
+        callback = KeptCallback(store, {**ROWS, "mix.weight": "item"}, ids)
+        Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], **quiet).fit(module, pairs)
+    callback = KeptCallback(store, {**ROWS, "mix.weight": Rows("item", axis=1)}, ids)
+    Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], **quiet).fit(module, pairs)
+    found = store.at().table("lightning.mix.weight").get(ITEMS)
+    np.testing.assert_array_equal(found, module.mix.weight.detach().numpy().T)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from embstore import InvalidInputError, NonFiniteError, Store
+from embstore import InvalidInputError, NonFiniteError, Rows, Store
 from tests.examples import new_store, state_of
 from trainers.adapters.loop import Kept
 
 USERS, ITEMS = ["ann", "bob", "cy", "di"], [10, 20, 30]
-ROWS = {"users.weight": "user", "items.weight": "item", "mix.weight": "item"}
+ROWS = {"users.weight": "user", "items.weight": "item", "mix.weight": Rows("item", axis=1)}
 
 
 class Net(nn.Module):
@@ -153,7 +153,7 @@ def test_figures_that_cannot_be_kept_are_refused() -> None:
 def test_parameters_without_such_rows_are_refused() -> None:
     """A message says what is there and what is needed."""
     net = Net(4, 3)
-    with pytest.raises(InvalidInputError, match=r"'users.weight' of shape \(5, 2\): give one with an axis of 4, for 4 ids"):
+    with pytest.raises(InvalidInputError, match=r"'users.weight' of shape \(5, 2\): give one with 4 rows on axis 0, for 4 ids"):
         Kept(new_store(), net, None, {"users.weight": "user"}, {"user": USERS})
     with pytest.raises(InvalidInputError, match=r"parameter 'user' is not among users.weight, items.weight, mix.weight"):
         Kept(new_store(), net, None, {"user": "user"}, {"user": USERS}, first=1)

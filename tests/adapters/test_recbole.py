@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import embstore
-from embstore import Interactions, Store
+from embstore import Interactions, InvalidInputError, Rows, Store
 from tests.adapters.recbole_runs import FIELDS, Run
 from tests.examples import new_store, state_of
 
@@ -120,6 +120,46 @@ def test_annealing_of_multivae_goes_on(tmp_path: Path) -> None:
         run.fit()
         updates.append(run.model.update)
     assert updates[1] == updates[0] * 3 // 2 > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        (
+            {"user_embedding.weight": "user"},
+            {},
+            "field 'user' of 'user_embedding.weight': the data has tokens of user_id, ",
+        ),
+        (FIELDS, {"attributes": ("update",)}, "attribute 'update': BPR has none of that name"),
+        (FIELDS, {"every": 0}, "every 0: give a whole number from 1"),
+        (FIELDS, {"every": 1.5}, "every 1.5: give a whole number from 1"),
+    ],
+)
+def test_arguments_that_cannot_be_used(tmp_path: Path, fields: Any, options: dict[str, Any], message: str) -> None:
+    """They are refused before anything is trained, and so is a training without a store."""
+    run = Run(tmp_path, *pairs(), epochs=1, dim=8)
+    with pytest.raises(InvalidInputError, match=message):
+        run.trainer.keep(new_store(), run.data, fields, **options)
+    with pytest.raises(InvalidInputError, match=r"fit of a KeptTrainer without a store: call keep\(store, data, fields\) first"):
+        run.fit()
+    with pytest.raises(InvalidInputError, match="evaluate of a KeptTrainer without a store"):
+        run.trainer.evaluate(run.train)
+    assert run.trainer.train_loss_dict == {}
+
+
+def test_the_axis_of_rows_can_be_said(tmp_path: Path) -> None:
+    """Layers as wide as there are items and one of padding keep what each item has."""
+    store, (users, items) = new_store(), pairs(200, n_items=15)
+    for epochs in (1, 2):
+        run = Run(tmp_path / str(epochs), users[:: 3 - 2 * epochs], items[:: 3 - 2 * epochs], epochs=epochs, model="MultiVAE")
+        name = next(name for name, _ in run.model.named_parameters() if name.startswith("encoder"))
+        run.trainer.keep(store, run.data, {name: Rows("item_id", axis=1)}, name="vae")
+        weight = dict(run.model.named_parameters())[name].detach()
+        assert weight.shape == (16, 16)
+        if epochs == 2:
+            found = store.at().table(f"vae.{name}").get([str(token) for token in run.data.field2id_token["item_id"][1:]])
+            np.testing.assert_array_equal(weight[:, 1:].numpy().T, found)
+        run.fit()
 
 
 def _named(run: Run, fields: dict[str, str], names: set[str]) -> dict[str, str]:

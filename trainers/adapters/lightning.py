@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from embstore import Store
+from embstore import InvalidInputError, Rows, Store
 from trainers.adapters.loop import Kept
 
 if TYPE_CHECKING:
@@ -31,12 +31,17 @@ class KeptCallback(_Checkpoint):  # type: ignore[misc]
         the last one.
     mode
         ``"min"`` or ``"max"``: which is better.
+
+    Raises
+    ------
+    InvalidInputError
+        For another ``mode``.
     """
 
     def __init__(
         self,
         store: Store,
-        rows: Mapping[str, str],
+        rows: Mapping[str, str | Rows],
         ids: Mapping[str, Any],
         *,
         name: str = "lightning",
@@ -47,6 +52,9 @@ class KeptCallback(_Checkpoint):  # type: ignore[misc]
         mode: str = "min",
     ) -> None:
         super().__init__()
+        if mode not in ("min", "max"):
+            msg = f"mode {mode!r}: give 'min' or 'max', whichever is better"
+            raise InvalidInputError(msg)
         self._store, self._rows, self._ids = store, rows, ids
         self._name, self._branch, self._first = name, branch, first
         self._every, self._monitor, self._least = every, monitor, mode == "min"

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from embstore import Checkout, InvalidInputError, NonFiniteError, Rows, StaleCheckoutError, Store, TableSpec, Version, bind
+from embstore import Checkout, IdMap, InvalidInputError, NonFiniteError, Rows, StaleCheckoutError, Store, TableSpec, Version, bind
+from trainers.adapters.places import places, tensors_of
 from trainers.settings import check_count
 
 Optimizers = torch.optim.Optimizer | Mapping[str, torch.optim.Optimizer] | None
@@ -37,7 +38,9 @@ class Kept:
     net, optimizer
         As `embstore.bind` takes them; both on their device.
     rows
-        Parameter -> the entity that it has a row for each id of, on whichever axis is as long.
+        Parameter -> the entity that it has a row for each id of: on the first axis of an ``nn.Embedding``, else on the one that
+        is as long. Where another may come to be as long, say which: ``Rows("item", axis=1)`` (`embstore.Rows`, here of an
+        entity); a ``first`` of its own counts in place of the one for all.
     ids
         Entity -> n distinct ids, in the order of the net's rows.
     name
@@ -56,7 +59,7 @@ class Kept:
     Raises
     ------
     InvalidInputError
-        If a parameter has no axis of that length.
+        If a parameter has no axis of that length or two of them, or ids are given twice.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Kept:
         store: Store,
         net: nn.Module,
         optimizer: Optimizers,
-        rows: Mapping[str, str],
+        rows: Mapping[str, str | Rows],
         ids: Mapping[str, Any],
         *,
         name: str = "kept",
@@ -76,33 +79,42 @@ class Kept:
         least: bool = False,
     ) -> None:
         check_count(every, "every")
+        check_count(first, "first", least=0)
         self._store, self._branch, self._name = store, branch, name
-        self._net, self._optimizer, self._ids = nn.ModuleDict({name: net}), optimizer, ids
+        self._net, self._optimizer, self._ids = _called(name, net), optimizer, ids
         self._extra = {f"{name}.{what}": value for what, value in (extra or {}).items()}
         self._every, self._best, self._sign = every, best, -1.0 if least else 1.0
-        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-        self._bound = {
-            f"{name}.{parameter}": (entity, _place(parameter, tensors, f"{name}.{parameter}", len(ids[entity]), first))
-            for parameter, entity in rows.items()
-        }
+        self._bound = places(net, rows, ids, name=name, first=first)
         self._open()
+        self.epoch = int(self.work.dense.get(f"{name}.epoch", 0))
         self.resumed = f"{name} at epoch {self.epoch} of version {self.work.version.id}" if self.epoch else None
 
     def _open(self) -> None:
         """Check out, make what is missing, and restore."""
         self.work: Checkout = self._store.checkout(self._branch)
-        self.epoch = int(self.work.dense.get(f"{self._name}.epoch", 0))
-        self._make_rows()
-        places = {parameter: rows for parameter, (_, rows) in self._bound.items()}
-        self._binding = bind(self.work, self._net, self._optimizer, places, extra=self._extra)
-        self.restore()
+        self._is_staged = False
+        try:
+            self._make_rows()
+            parameters = {parameter: rows for parameter, (_, rows) in self._bound.items()}
+            self._binding = bind(self.work, self._net, self._optimizer, parameters, extra=self._extra)
+            self._binding.restore(ids=self._ids)
+        except BaseException:
+            self.close()
+            raise
 
     def restore(self) -> None:
-        """Let net and optimizers be what was committed last."""
-        self._binding.restore(ids=self._ids)
+        """Let net and optimizers be what was committed last, also after a commit that was refused.
+
+        What was never committed stays as the net has it, and epochs count on.
+        """
+        if self._is_staged:
+            self.close()
+            self._open()
+        else:
+            self._binding.restore(ids=self._ids)
 
     def _make_rows(self) -> None:
-        tensors = {**dict(self._net.named_parameters()), **dict(self._net.named_buffers())}
+        tensors = tensors_of(self._net)
         values = {rows.table: _values(tensors[parameter], rows) for parameter, (_, rows) in self._bound.items()}
         new = set(values) - set(self.work.tables)
         for entity, rows in self._bound.values():
@@ -112,6 +124,7 @@ class Kept:
         for entity, ids in self._ids.items():
             tables = [rows.table for owner, rows in self._bound.values() if owner == entity]
             at = self.work.append(entity, ids, init={table: values[table] for table in tables})
+            _check_distinct(entity, self.work.ids(entity), at)
             for table in new.intersection(tables):
                 self.work.table(table).scatter(at, values[table])
 
@@ -126,17 +139,29 @@ class Kept:
         Raises
         ------
         NonFiniteError
-            For a figure with NaN or infinity.
+            For a figure, or a number of the net, that is NaN or infinity; nothing of the epoch is committed.
+        ConflictError
+            If the branch has moved, and rows of this net were changed there too. It stays so until ``restore`` takes them up;
+            ``kept.work.commit(message, branch=...)`` keeps what was trained here on another branch.
         InvalidInputError
-            If the figure that decides is not among them.
+            If a figure is no number, or the one that decides is not among them.
         """
         self.epoch += 1
-        found = {what: float(value) for what, value in (figures or {}).items()}
-        wrong = [what for what, value in found.items() if not np.isfinite(value)]
-        if wrong:
-            msg = f"epoch {self.epoch}: {wrong[0]} is {found[wrong[0]]}; nothing of it is committed"
-            raise NonFiniteError(msg)
+        found = self._checked(figures or {})
         return self.commit(found) if self._is_kept(found) else None
+
+    def _checked(self, figures: Mapping[str, float]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for what, value in figures.items():
+            try:
+                found[what] = float(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                msg = f"epoch {self.epoch}: {what} {value!r}; give a number"
+                raise InvalidInputError(msg) from error
+            if not np.isfinite(found[what]):
+                msg = f"epoch {self.epoch}: {what} is {found[what]}; nothing of it is committed"
+                raise NonFiniteError(msg)
+        return found
 
     def _is_kept(self, figures: Mapping[str, float]) -> bool:
         if self._best is None:
@@ -144,17 +169,20 @@ class Kept:
         if self._best not in figures:
             msg = f"epoch {self.epoch}: no figure {self._best!r} among {', '.join(figures) or 'none'}; give the one that decides"
             raise InvalidInputError(msg)
-        before = self.work.dense.get(f"{self._name}.best", np.array(-np.inf))
+        before = self.work.version.dense.get(f"{self._name}.best", np.array(-np.inf))
         return self._sign * figures[self._best] > float(before)
 
     def commit(self, figures: Mapping[str, float], message: str | None = None) -> Version:
-        """Commit net and optimizers as they are."""
+        """Commit net and optimizers as they are; raises as ``after_epoch``."""
+        self.work.check_open()
+        self._is_staged = True
         self._binding.stage()
         self.work.dense[f"{self._name}.epoch"] = np.array(self.epoch)
         if self._best is not None and self._best in figures:
             self.work.dense[f"{self._name}.best"] = np.array(self._sign * figures[self._best])
-        metadata = {"epoch": self.epoch, **figures} | ({"resumed": self.resumed} if self.resumed else {})
+        metadata = {**figures, "epoch": self.epoch} | ({"resumed": self.resumed} if self.resumed else {})
         version = self.work.commit(message or f"{self._name}: epoch {self.epoch}", metadata=metadata, allow_empty=True)
+        self._is_staged = False
         try:
             self.work.check_open()
         except StaleCheckoutError:  # the branch had moved, so that rows may be others now
@@ -166,16 +194,22 @@ class Kept:
         self.work.discard()
 
 
-def _place(parameter: str, tensors: Mapping[str, torch.Tensor], table: str, n_ids: int, first: int) -> Rows:
-    """Return where the rows of a parameter lie."""
-    shape = tuple(tensors[parameter].shape) if parameter in tensors else ()
-    if n_ids + first not in shape:
-        what = f"of shape {shape}" if parameter in tensors else f"is not among {', '.join(tensors)}"
-        msg = (
-            f"parameter {parameter!r} {what}: give one with an axis of {n_ids + first}, for {n_ids} ids and {first} leading rows"
-        )
+def _called(name: str, net: nn.Module) -> nn.ModuleDict:
+    """Return the net in a module in which it has a name."""
+    try:
+        return nn.ModuleDict({name: net})
+    except (KeyError, TypeError) as error:
+        msg = f"name {name!r}: {error.args[0]}; take another"
+        raise InvalidInputError(msg) from error
+
+
+def _check_distinct(entity: str, idmap: IdMap, at: NDArray[np.int64]) -> None:
+    repeated = np.setdiff1d(np.arange(len(at)), np.unique(at, return_index=True)[1])
+    if len(repeated):
+        place = int(repeated[0])
+        (twice,) = idmap.ids(at[[place]]).tolist()
+        msg = f"ids of {entity!r}: {twice!r} at position {place} is there more than once; give each once, as the net has a row"
         raise InvalidInputError(msg)
-    return Rows(table, axis=shape.index(n_ids + first), first=first)
 
 
 def _values(tensor: torch.Tensor, rows: Rows) -> NDArray[Any]:

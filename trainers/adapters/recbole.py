@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from embstore import Store
+from embstore import InvalidInputError, Rows, Store
 from trainers.adapters.loop import Kept
 from trainers.loop import mixed
+from trainers.settings import check_count
 
 # RecBole has no types, and calls what begins with an underscore: the methods below are those that its guide says to revise.
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class KeptTrainer(_Trainer):  # type: ignore[misc]
         self,
         store: Store,
         data: Any,
-        fields: Mapping[str, str],
+        fields: Mapping[str, str | Rows],
         *,
         name: str = "recbole",
         branch: str = "main",
@@ -82,13 +84,25 @@ class KeptTrainer(_Trainer):  # type: ignore[misc]
             RecBole's dataset, whose tokens are the ids.
         fields
             Parameter of the model -> field whose tokens it has rows of, after one of padding:
-            ``{"user_embedding.weight": "user_id"}``. The entity is called as the field, without ``_id``.
+            ``{"user_embedding.weight": "user_id"}``, or ``Rows("item_id", axis=1)`` to say on which axis. The entity is called
+            as the field, without ``_id``.
         attributes
             Of the model, that count and are no parameters, such as ``"update"`` of MultiVAE, by which it anneals.
+
+        Raises
+        ------
+        InvalidInputError
+            If the data has no such field, the model no such parameter or attribute, or as `trainers.adapters.loop.Kept` says.
         """
-        entities = {field: field.removesuffix("_id") for field in fields.values()}
-        ids = {entity: [str(token) for token in data.field2id_token[field][1:]] for field, entity in entities.items()}
-        rows = {parameter: entities[field] for parameter, field in fields.items()}
+        check_count(every, "every")
+        self._check_attributes(attributes)
+        rows: dict[str, str | Rows] = {}
+        ids: dict[str, list[str]] = {}
+        for parameter, given in fields.items():
+            field = given.table if isinstance(given, Rows) else given
+            entity = field.removesuffix("_id")
+            ids[entity] = _tokens(data, field, parameter)
+            rows[parameter] = replace(given, table=entity) if isinstance(given, Rows) else entity
         extra = {"progress": _Progress(self, data.inter_num, attributes)}
         self._every = every
         self.kept = Kept(store, self.model, self.optimizer, rows, ids, name=name, branch=branch, first=1, extra=extra)
@@ -103,7 +117,15 @@ class KeptTrainer(_Trainer):  # type: ignore[misc]
         show_progress: bool = False,
         callback_fn: Callable[..., Any] | None = None,
     ) -> Any:
-        """Train as RecBole does."""
+        """Train as RecBole does.
+
+        Raises
+        ------
+        InvalidInputError
+            If checkpoints are to be saved, and ``keep`` was not called.
+        """
+        if saved:
+            self._check_kept("fit")
         self._is_judged = bool(valid_data) and self.eval_step > 0
         return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
@@ -128,7 +150,33 @@ class KeptTrainer(_Trainer):  # type: ignore[misc]
     def evaluate(
         self, eval_data: Any, load_best_model: bool = True, model_file: str | None = None, show_progress: bool = False
     ) -> Any:
-        """Evaluate what was committed last, or the model as it is."""
+        """Evaluate what was committed last, or the model as it is.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is to be what was committed last, and ``keep`` was not called.
+        """
         if load_best_model:
+            self._check_kept("evaluate")
             self.kept.restore()
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _check_kept(self, what: str) -> None:
+        if not hasattr(self, "kept"):
+            msg = f"{what} of a KeptTrainer without a store: call keep(store, data, fields) first"
+            raise InvalidInputError(msg)
+
+    def _check_attributes(self, attributes: Sequence[str]) -> None:
+        for name in attributes:
+            if not hasattr(self.model, name):
+                msg = f"attribute {name!r}: {type(self.model).__name__} has none of that name; leave it out"
+                raise InvalidInputError(msg)
+
+
+def _tokens(data: Any, field: str, parameter: str) -> list[str]:
+    """Return the tokens of a field without the one of padding."""
+    if field not in data.field2id_token:
+        msg = f"field {field!r} of {parameter!r}: the data has tokens of {', '.join(data.field2id_token)}; give one of these"
+        raise InvalidInputError(msg)
+    return [str(token) for token in data.field2id_token[field][1:]]
