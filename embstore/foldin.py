@@ -15,10 +15,10 @@ from embstore.consumed import ITEM, USER
 from embstore.epochs import differ
 from embstore.errors import ConflictError, InvalidInputError, RefusedError
 from embstore.features import sorted_ids, stage_frame
-from embstore.interactions import Batch, Interactions
+from embstore.interactions import Batch, Interactions, check_interactions
 from embstore.runs import DoneError, commit_once, find_run, what_clashed
 from embstore.store import Store
-from embstore.trainer import Trainer, finite_metrics, settings_of, that_folds_in
+from embstore.trainer import Trainer, check_tables, finite_metrics, settings_of, that_folds_in
 from embstore.version import Version
 
 
@@ -46,8 +46,8 @@ def fold_in(
     Raises
     ------
     InvalidInputError
-        If the trainer cannot fold in, or the store lacks its tables; for an ``entity`` that is neither user nor item, and for
-        an ``on_conflict`` or ``run`` that cannot be used.
+        If the trainer cannot fold in, or the store lacks its tables (has them otherwise: SchemaMismatchError); for what are no
+        pairs, an ``entity`` that is neither user nor item, and an ``on_conflict`` or ``run`` that cannot be used.
     RefusedError
         If the trainer changed anything but the rows of new ids.
     NonFiniteError
@@ -57,6 +57,7 @@ def fold_in(
     """
     settings = settings_of(trainer)
     that_folds_in(trainer)
+    check_interactions(interactions, "interactions")
     Policies.of(on_conflict)
     done = find_run(store, branch, run, folded_in=True)
     if done is not None:
@@ -82,7 +83,7 @@ def fold(work: Checkout, trainer: Trainer, interactions: Interactions, *, entity
     if entity not in (USER, ITEM):
         msg = f"entity {entity!r}: pairs are of 'user' and 'item'; give one of them"
         raise InvalidInputError(msg)
-    _check_tables(work, trainer)
+    check_tables(work, trainer, to="fold into")
     pairs = interactions.ordered()
     mine, theirs = (pairs.user_ids, pairs.item_ids) if entity == USER else (pairs.item_ids, pairs.user_ids)
     known = work.ids(ITEM if entity == USER else USER).rows(theirs, missing=-1) >= 0
@@ -112,14 +113,6 @@ def data_window(interactions: Interactions) -> dict[str, Any]:
     if interactions.times is not None and len(interactions):
         window |= {"first": interactions.times.min().item(), "last": interactions.times.max().item()}
     return window
-
-
-def _check_tables(work: Checkout, trainer: Trainer) -> None:
-    missing = [table.name for table in work.schema.missing(trainer.schema())[1]]
-    if missing or not {USER, ITEM} <= set(work.entities):
-        what = f"table {', '.join(missing)}" if missing else "users and items"
-        msg = f"the store has no {what} of trainer {trainer.name!r} to fold into; fit first"
-        raise InvalidInputError(msg)
 
 
 def _take(batch: Batch, which: NDArray[np.bool_]) -> Batch:

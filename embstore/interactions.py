@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore import csr_files, readers
+from embstore import csr_files, readers, splits
 from embstore.errors import InvalidInputError
 from embstore.normalize import normalize_ids, normalize_ratings, normalize_times, rank_ids
 from embstore.readers import FilePath
@@ -20,8 +19,6 @@ from embstore.texts import IdTypes
 if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse
-
-_FEWEST_TO_SPLIT = 5  # A user with fewer pairs keeps them all in split(by="within").
 
 
 class _IdRows(Protocol):
@@ -110,8 +107,11 @@ class Interactions:
         Raises
         ------
         InvalidInputError
-            If a column is not there, or has what cannot be used.
+            If it is no frame, or a column is not there or has what cannot be used.
         """
+        if not hasattr(df, "columns"):
+            msg = f"frame {type(df).__name__}: give a DataFrame, such as pandas.DataFrame(pairs)"
+            raise InvalidInputError(msg)
         names = {"user": user, "item": item, "rating": rating, "time": time}
         readers.check_columns(names, list(df.columns), place="frame")
         columns: list[Any] = [None if name is None else df[name] for name in names.values()]
@@ -252,7 +252,7 @@ class Interactions:
         return self.take(np.lexsort(keys if self.times is None else [*keys, self.times]))
 
     def split(self, by: Literal["time", "user", "within"], share: float, *, seed: int = 0) -> tuple[Interactions, Interactions]:
-        """Return two parts: what stays, and ``share`` (between 0 and 1) of the pairs.
+        """Return two parts: what stays, and ``share`` of the pairs, a decimal number between 0 and 1 (.29 of 100 is 29).
 
         ``"time"``: the latest of all; both parts are in the order of time, ties in the order they had. ``"within"``: the
         last of every user who has five or more, by time where there are times, else by position; rounded down.
@@ -263,38 +263,12 @@ class Interactions:
         InvalidInputError
             For another ``by``, a share that is not between 0 and 1, a negative seed, and ``by="time"`` without times.
         """
-        if not isinstance(share, Real) or not 0 < share < 1:
-            msg = f"share {share!r}: give a number between 0 and 1"
-            raise InvalidInputError(msg)
-        if by == "time":
-            return self._split_by_time(share)
-        if by not in ("within", "user"):
-            msg = f"by={by!r}: use 'time', 'user' or 'within'"
-            raise InvalidInputError(msg)
-        second = self._is_last_within(share) if by == "within" else self._is_of_drawn_users(share, seed)
-        return self.take(~second), self.take(second)
+        first, second = splits.parts(by, share, self.user_ids, self.times, seed=seed)
+        return self.take(first), self.take(second)
 
-    def _split_by_time(self, share: float) -> tuple[Interactions, Interactions]:
-        if self.times is None:
-            msg = "by='time': these pairs have no times; name their column (time=...), or split by 'user' or 'within'"
-            raise InvalidInputError(msg)
-        order = np.argsort(self.times, kind="stable")
-        n_first = int((1 - share) * len(self))
-        return self.take(order[:n_first]), self.take(order[n_first:])
 
-    def _is_last_within(self, share: float) -> NDArray[np.bool_]:
-        users = rank_ids(self.user_ids)
-        n_pairs = np.bincount(users)
-        n_first = n_pairs - np.where(n_pairs >= _FEWEST_TO_SPLIT, np.floor(share * n_pairs), 0)
-        order = np.lexsort([users] if self.times is None else [self.times, users])
-        n_before = np.empty(len(self), np.int64)
-        n_before[order] = np.arange(len(self)) - np.repeat(np.cumsum(n_pairs) - n_pairs, n_pairs)
-        return n_before >= n_first[users]
-
-    def _is_of_drawn_users(self, share: float, seed: int) -> NDArray[np.bool_]:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            msg = f"seed {seed!r}: give a whole number from 0"
-            raise InvalidInputError(msg)
-        users = rank_ids(self.user_ids)
-        order = np.random.default_rng(seed).permutation(len(np.bincount(users)))
-        return np.isin(users, order[: int(share * len(order))])
+def check_interactions(pairs: object, what: str) -> None:
+    """Raise InvalidInputError, which calls them ``what``, unless ``pairs`` are `Interactions`."""
+    if not isinstance(pairs, Interactions):
+        msg = f"{what} {type(pairs).__name__}: give Interactions, such as Interactions.from_frame(df)"
+        raise InvalidInputError(msg)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.errors import InvalidInputError
+from embstore.targets import Hits, hits, ranked_rows, target_pairs
 
-Hits = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 MetricFunction = Callable[[Hits, Counts], NDArray[np.float64]]
 
@@ -86,6 +86,9 @@ class Metric:
     function: MetricFunction
 
 
+Metrics = Sequence[str | Metric | MetricFunction]
+
+
 def parse_metric(name: str) -> Metric:
     """Return the metric called ``name``, such as ``"ndcg@100"``.
 
@@ -121,6 +124,20 @@ def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     InvalidInputError
         If ``scores`` is not two-dimensional, or ``k`` no whole number from 1.
     """
+    ranked = best_items(scores, k)
+    padded = np.full((len(ranked), k), -1, np.int64)
+    padded[:, : ranked.shape[1]] = ranked
+    return padded
+
+
+def best_items(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Return what `top_k` does, but no more places than there are items: int64[users, min(k, items)].
+
+    Raises
+    ------
+    InvalidInputError
+        As there.
+    """
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.dtype.kind not in "fiub":
         msg = f"scores {scores.dtype} of shape {scores.shape}: give numbers [users, items]"
@@ -129,13 +146,10 @@ def top_k(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
         msg = f"k {k!r}: give a whole number from 1"
         raise InvalidInputError(msg)
     scores = _comparable(scores)
-    items = _best_items(scores, min(k, scores.shape[1]))
+    items = _highest(scores, min(k, scores.shape[1]))
     best = np.take_along_axis(scores, items, axis=1)
     order = np.lexsort((items, -best), axis=1)
-    ranked = np.where(np.isneginf(best), -1, items)
-    padded = np.full((len(scores), k), -1, np.int64)
-    padded[:, : items.shape[1]] = np.take_along_axis(ranked, order, axis=1)
-    return padded
+    return np.take_along_axis(np.where(np.isneginf(best), -1, items), order, axis=1)
 
 
 def _comparable(scores: NDArray[Any]) -> NDArray[Any]:
@@ -145,7 +159,7 @@ def _comparable(scores: NDArray[Any]) -> NDArray[Any]:
     return np.where(is_nan, -np.inf, scores).astype(scores.dtype, copy=False) if is_nan.any() else scores
 
 
-def _best_items(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
+def _highest(scores: NDArray[Any], k: int) -> NDArray[np.int64]:
     """Return int64[users, k], the items of the k highest scores in any order; among equal ones those of lower rows."""
     n_items = scores.shape[1]
     if k == n_items:
@@ -167,46 +181,7 @@ def _lower_rows_first(scores: NDArray[Any], lowest: NDArray[Any], k: int) -> NDA
     return np.nonzero(above | level)[1].reshape(len(scores), k)
 
 
-def hits(ranked: NDArray[np.int64], target_users: NDArray[np.int64], target_items: NDArray[np.int64], n_items: int) -> Hits:
-    """Return which of the ranked items are targets.
-
-    Parameters
-    ----------
-    ranked
-        int64[users, k], item rows; -1 is never a hit.
-    target_users, target_items
-        int64[m]: m targets, a row of ``ranked`` and an item row each.
-    n_items
-        All item rows are below it.
-
-    Returns
-    -------
-    hits : bool[users, k]
-
-    Raises
-    ------
-    InvalidInputError
-        For a user or item outside.
-    """
-    n_users = len(ranked)
-    _check_range(ranked, -1, n_items, "ranked item")
-    _check_range(target_users, 0, n_users, "target user")
-    _check_range(target_items, 0, n_items, "target item")
-    # One number for each pair: item rows are below n_items.
-    keys = np.arange(n_users)[:, None] * n_items + ranked
-    return np.asarray(np.isin(keys, target_users * n_items + target_items) & (ranked >= 0))
-
-
-def _check_range(values: NDArray[np.int64], low: int, high: int, what: str) -> None:
-    if values.size and not (low <= values.min() and values.max() < high):
-        value = values.min() if values.min() < low else values.max()
-        msg = f"{what} {value}: give rows from {low} to {high - 1}, without what is not known"
-        raise InvalidInputError(msg)
-
-
-def evaluate_ranked(
-    ranked: NDArray[np.int64], targets: Any, metrics: Sequence[str | Metric | MetricFunction] = ("recall@20", "ndcg@100")
-) -> dict[str, float]:
+def evaluate_ranked(ranked: NDArray[np.int64], targets: Any, metrics: Metrics = ("recall@20", "ndcg@100")) -> dict[str, float]:
     """Return the mean of each metric over the users who have targets.
 
     Parameters
@@ -215,7 +190,7 @@ def evaluate_ranked(
         int64[users, k], the item rows of each user, best first and each once; -1 where there are fewer.
     targets
         For each user some item rows, each counted once: a list of arrays, lists or sets, a pair ``(indptr, indices)``, or
-        a scipy CSR matrix.
+        a sparse matrix of scipy, of which counts what is not zero.
     metrics
         Names, or callables ``(hits bool[users, k], n_targets int64[users]) -> float[users]``, which see all k places and go
         by their ``__name__``.
@@ -229,46 +204,50 @@ def evaluate_ranked(
     Raises
     ------
     InvalidInputError
-        For a metric that is unknown or deeper than ``ranked``, two of one name, and targets that do not fit ``ranked``.
+        For a metric that is unknown or deeper than ``ranked``, two of one name, targets that do not fit ``ranked``, and rows
+        that are no whole numbers.
     """
-    ranked = np.asarray(ranked)
-    if ranked.ndim != 2:
-        msg = f"ranked of shape {ranked.shape}: give the items of each user, [users, k]"
-        raise InvalidInputError(msg)
-    users, items, n_items = _target_pairs(targets, ranked)
+    ranked = ranked_rows(ranked)
+    users, items, n_items = target_pairs(targets, ranked)
     n_targets = np.bincount(users, minlength=len(ranked))
     counted = n_targets > 0
-    found, n_found = hits(ranked, users, items, n_items)[counted], n_targets[counted]
-    means = {metric.name: _mean(metric, found, n_found) for metric in _with_names(metrics, n_places=ranked.shape[1])}
-    return {**means, "users": len(found), "dropped_users": len(ranked) - len(found)}
+    means = mean_metrics(hits(ranked, users, items, n_items)[counted], n_targets[counted], metrics)
+    return {**means, "dropped_users": len(ranked) - int(counted.sum())}
 
 
-def _target_pairs(targets: Any, ranked: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Return users and items of the distinct targets, and the number that all item rows are below."""
-    indptr, items = _as_csr(targets)
-    if len(indptr) != len(ranked) + 1 or indptr[0] != 0 or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
-        msg = (
-            f"targets of {len(indptr) - 1} users with {len(items)} items: give targets for each of the {len(ranked)} ranked users"
-        )
-        raise InvalidInputError(msg)
-    n_items = int(max(ranked.max(initial=-1), items.max(initial=-1))) + 1
-    _check_range(items, 0, n_items, "target item")
-    users = np.repeat(np.arange(len(ranked)), np.diff(indptr))
-    keys = np.unique(users * n_items + items)
-    return keys // max(n_items, 1), keys % max(n_items, 1), n_items
+def mean_metrics(hits: Hits, n_targets: Counts, metrics: Metrics) -> dict[str, float]:
+    """Return the mean of each metric over users who all have targets, and ``users``, how many they are.
+
+    Parameters
+    ----------
+    hits
+        bool[users, k], as `hits` returns them.
+    n_targets
+        int64[users], how many distinct targets each has.
+    metrics
+        As `evaluate_ranked` takes them.
+
+    Raises
+    ------
+    InvalidInputError
+        For a metric that is unknown or looks at more than k places, and two of one name.
+    """
+    means = {metric.name: _mean(metric, hits, n_targets) for metric in _with_names(metrics, n_places=hits.shape[1])}
+    return {**means, "users": len(hits)}
 
 
-def _as_csr(targets: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if hasattr(targets, "indptr"):
-        targets = (targets.indptr, targets.indices)
-    if not isinstance(targets, tuple):
-        lists = [np.fromiter(items, np.int64) for items in targets]
-        targets = (np.cumsum([0, *map(len, lists)]), np.concatenate([np.empty(0, np.int64), *lists]))
-    indptr, indices = (np.asarray(part, np.int64) for part in targets)
-    return indptr, indices
+def n_places(metrics: Metrics, *, default: int) -> int:
+    """Return how many places the deepest of the metrics looks at, of those that say so.
+
+    Raises
+    ------
+    InvalidInputError
+        For a metric that is unknown.
+    """
+    return max((_as_metric(metric, 0).k for metric in metrics), default=0) or default
 
 
-def _with_names(metrics: Sequence[str | Metric | MetricFunction], *, n_places: int) -> list[Metric]:
+def _with_names(metrics: Metrics, *, n_places: int) -> list[Metric]:
     found = [_as_metric(metric, n_places) for metric in metrics]
     names = [metric.name for metric in found] + ["users", "dropped_users"]
     for metric in found:

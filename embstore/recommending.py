@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,19 +12,18 @@ from embstore.consumed import ITEM, USER
 from embstore.errors import InvalidInputError
 from embstore.foldin import fold
 from embstore.ids import IdMap
-from embstore.interactions import Interactions
-from embstore.metrics import Metric, MetricFunction, evaluate_ranked, parse_metric, top_k
+from embstore.interactions import Interactions, check_interactions
+from embstore.metrics import Metrics, mean_metrics, n_places
+from embstore.ranking import Ranker, Rows, of_most_users
 from embstore.registry import trainer_of
-from embstore.trainer import Trainer, check_trainer, that_recommends
-from embstore.version import Version
+from embstore.targets import Hits, distinct, hits
+from embstore.trainer import Trainer, check_tables, check_trainer, that_recommends
+from embstore.version import Version, View
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Rows = NDArray[np.int64]
-Metrics = Sequence[str | Metric | MetricFunction]
 METRICS: Metrics = ("recall@20", "ndcg@100")
-BLOCK_SCORES = 1 << 22
 _PLACES = 100  # for metrics that do not say how many they look at
 _MEAN_USER = np.array([-1])
 
@@ -66,7 +64,8 @@ def recommend(
     UnknownIdError
         For unknown users, where ``unknown="raise"``.
     InvalidInputError
-        If ``k`` or ``unknown`` cannot be used, or the trainer gives no scores.
+        If ``k`` or ``unknown`` cannot be used, the trainer gives no scores, or the store lacks its tables (has them otherwise:
+        SchemaMismatchError).
     """
     if unknown not in ("raise", "popular", "mean"):
         msg = f"unknown={unknown!r}: give 'raise', 'popular' or 'mean'"
@@ -78,7 +77,7 @@ def recommend(
     ranked, scores = Ranker(view, learner, rows[rows >= 0], exclude_consumed=exclude_consumed).rank(k)
     places = np.cumsum(rows >= 0) - 1
     if (rows < 0).any():
-        others = _of_most_users(view, k) if unknown == "popular" else Ranker(view, learner, _MEAN_USER).rank(k)
+        others = of_most_users(view, k) if unknown == "popular" else Ranker(view, learner, _MEAN_USER).rank(k)
         ranked, scores = np.vstack([ranked, others[0]]), np.vstack([scores, others[1]])
         places[rows < 0] = len(ranked) - 1
     return _frame(view, wanted, ranked[places], scores[places])
@@ -121,71 +120,16 @@ def evaluate(
     Raises
     ------
     InvalidInputError
-        For a metric that is unknown, a trainer that gives no scores or cannot fold in, and ``given`` with a checkout that has
-        staged changes.
+        For a metric that is unknown, a trainer that gives no scores, cannot fold in, or whose tables the store lacks or has
+        otherwise, what are no pairs, and ``given`` with a checkout that has staged changes.
     """
     learner = _learner(view, trainer)
+    check_interactions(targets, "targets")
     if given is not None:
+        check_interactions(given, "given")
         view = scratch(view)
         fold(view, learner, given)
     return Evaluation(view, learner, targets, metrics=metrics, exclude_consumed=exclude_consumed).run()
-
-
-class Ranker:
-    """Ranks the items of a view for some of its users.
-
-    Parameters
-    ----------
-    view
-        A version, or a checkout, which may change between two calls of ``rank``, but for its ids and consumed record.
-    trainer
-        That gives the scores.
-    rows
-        int64[n], distinct rows of users; -1 is the mean user, who has had nothing.
-    exclude_consumed
-        Leave out what each has had.
-    block_scores
-        About how many scores are held in memory at a time.
-    """
-
-    def __init__(
-        self,
-        view: Version | Checkout,
-        trainer: Trainer,
-        rows: Rows,
-        *,
-        exclude_consumed: bool = True,
-        block_scores: int = BLOCK_SCORES,
-    ) -> None:
-        self._view = view
-        self._name = trainer.name
-        self._learner = that_recommends(trainer)
-        self._rows = rows
-        self._height = max(1, block_scores // max(1, len(view.ids(ITEM))))
-        self._ends, self._had = _items_had(view, rows) if exclude_consumed else (np.zeros(len(rows) + 1, np.int64), rows[:0])
-
-    def rank(self, k: int) -> tuple[Rows, NDArray[np.float64]]:
-        """Return the item rows ``[n, k]`` of each user, best first and -1 where there are fewer, and their scores."""
-        blocks = [_best(scores, k) for scores in self._blocks()]
-        return np.concatenate([ranked for ranked, _ in blocks]), np.concatenate([best for _, best in blocks])
-
-    def _blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the scores of some users at a time; what is not to be ranked has minus infinity."""
-        removed = self._view.ids(ITEM).removed_rows()
-        for start in range(0, max(1, len(self._rows)), self._height):
-            scores = self._scores(self._rows[start : start + self._height])
-            scores[:, removed] = -np.inf
-            ends = self._ends[start : start + len(scores) + 1]
-            scores[np.repeat(np.arange(len(scores)), np.diff(ends)), self._had[ends[0] : ends[-1]]] = -np.inf
-            yield scores
-
-    def _scores(self, rows: Rows) -> NDArray[Any]:
-        shape = (len(rows), len(self._view.ids(ITEM)))
-        scores = np.array(self._learner.scores(self._view, rows)) if len(rows) else np.empty(shape)
-        if scores.shape != shape or scores.dtype.kind not in "fiu":
-            msg = f"trainer {self._name!r}: scores {scores.dtype} of shape {scores.shape}; give numbers [users, items], {shape}"
-            raise InvalidInputError(msg)
-        return scores if scores.dtype.kind == "f" else scores.astype(np.float64)
 
 
 class Evaluation:
@@ -204,10 +148,11 @@ class Evaluation:
         items = view.ids(ITEM).rows(targets.item_ids, missing=-1)
         known = (users >= 0) & (items >= 0)
         rows, places = np.unique(users[known], return_inverse=True)
-        order = np.argsort(places, kind="stable")
-        self._targets = np.concatenate([[0], np.cumsum(np.bincount(places, minlength=len(rows)))]), items[known][order]
+        places, self._items = distinct(places, items[known], len(view.ids(ITEM)))
+        self._n_items = len(view.ids(ITEM))
+        self._n_targets = np.bincount(places, minlength=len(rows))
         self._metrics = metrics
-        self._n_places = max([parse_metric(m).k for m in metrics if isinstance(m, str)], default=_PLACES)
+        self._n_places = n_places(metrics, default=_PLACES)
         self._ranker = Ranker(view, trainer, rows, exclude_consumed=exclude_consumed)
         self.n_users = len(rows)
         self._n_dropped_users = len(set(targets.user_ids.tolist())) - len(rows)
@@ -215,16 +160,36 @@ class Evaluation:
 
     def run(self) -> dict[str, float]:
         """Return the metrics of the view as it is now."""
-        ranked, _ = self._ranker.rank(self._n_places)
-        found = evaluate_ranked(ranked, self._targets, self._metrics)
+        found = mean_metrics(self._hits(), self._n_targets, self._metrics)
         return found | {"dropped_users": self._n_dropped_users, "dropped_targets": self._n_dropped_targets}
+
+    def _hits(self) -> Hits:
+        """Return bool[users, places]; there are no hits at places beyond the number of items."""
+        found = np.zeros((self.n_users, self._n_places), np.bool_)
+        users, start = np.repeat(np.arange(self.n_users), self._n_targets), 0
+        for ranked, _ in self._ranker.blocks(self._n_places):
+            own = slice(*np.searchsorted(users, [start, start + len(ranked)]))
+            found[start : start + len(ranked), : ranked.shape[1]] = hits(
+                ranked, users[own] - start, self._items[own], self._n_items
+            )
+            start += len(ranked)
+        return found
 
 
 def _learner(view: Version | Checkout, trainer: Trainer | None) -> Trainer:
-    if trainer is None:
-        return trainer_of(view)
-    check_trainer(trainer)
-    return trainer
+    """Return the trainer whose scores count, once it is sure that they can be had from ``view``."""
+    _check_view(view)
+    learner = trainer_of(view) if trainer is None else trainer
+    check_trainer(learner)
+    that_recommends(learner)
+    check_tables(view, learner, to="rank by")
+    return learner
+
+
+def _check_view(view: object) -> None:
+    if not isinstance(view, View):
+        msg = f"view {type(view).__name__}: give a version or a checkout, such as store.at()"
+        raise InvalidInputError(msg)
 
 
 def _distinct(users: IdMap, ids: object) -> NDArray[Any]:
@@ -234,35 +199,6 @@ def _distinct(users: IdMap, ids: object) -> NDArray[Any]:
     for position, id_ in enumerate(given.tolist()):
         first.setdefault(id_, position)
     return given[list(first.values())].astype(np.int64 if users.id_type == "int64" else object)
-
-
-def _items_had(view: Version | Checkout, rows: Rows) -> tuple[Rows, Rows]:
-    """Return where the items of each user end (with a leading 0), and the items that each of ``rows`` has had."""
-    records = view.consumed.records()
-    place = np.full(len(view.ids(USER)), -1)
-    place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-    owner = place[records.users]
-    owned = owner >= 0
-    order = np.argsort(owner[owned], kind="stable")
-    ends = np.concatenate([[0], np.cumsum(np.bincount(owner[owned], minlength=len(rows)))])
-    return ends, records.items[owned][order]
-
-
-def _of_most_users(view: Version | Checkout, k: int) -> tuple[Rows, NDArray[np.float64]]:
-    """Return the item rows ``[1, k]`` that most users have had, and how many these are."""
-    records, n_items = view.consumed.records(), len(view.ids(ITEM))
-    pairs = np.unique(records.users * max(n_items, 1) + records.items)
-    counts = np.bincount(pairs % max(n_items, 1), minlength=n_items).astype(np.float64)[None, :n_items]
-    counts[:, view.ids(ITEM).removed_rows()] = -np.inf
-    return _best(counts, k)
-
-
-def _best(scores: NDArray[Any], k: int) -> tuple[Rows, NDArray[np.float64]]:
-    """Return the items ``[users, k]`` with the highest scores, -1 where there are fewer, and these scores."""
-    ranked = top_k(scores, k)
-    if not scores.size:
-        return ranked, np.zeros(ranked.shape)
-    return ranked, np.take_along_axis(scores, np.maximum(ranked, 0), axis=1).astype(np.float64)
 
 
 def _frame(view: Version | Checkout, ids: NDArray[Any], ranked: Rows, scores: NDArray[np.float64]) -> pd.DataFrame:

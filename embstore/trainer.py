@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embstore.checkout import Checkout
+from embstore.consumed import ITEM, USER
 from embstore.errors import InvalidInputError, NonFiniteError, UnknownTrainerError
 from embstore.interactions import Batch
 from embstore.schema import Schema
@@ -79,6 +80,15 @@ def check_trainer(trainer: object) -> None:
         raise InvalidInputError(msg)
 
 
+def check_tables(view: View, trainer: Trainer, *, to: str) -> None:
+    """Raise InvalidInputError if ``view`` lacks a table of ``trainer`` or has it otherwise; ``to`` says what it is wanted for."""
+    missing = [table.name for table in view.schema.missing(trainer.schema())[1]]
+    if missing or not {USER, ITEM} <= set(view.schema.entities or {}):
+        what = f"table {', '.join(missing)}" if missing else "users and items"
+        msg = f"the store has no {what} of trainer {trainer.name!r} to {to}; fit first"
+        raise InvalidInputError(msg)
+
+
 def that_folds_in(trainer: Trainer) -> FoldsIn:
     """Return ``trainer`` if it can fold in, else raise InvalidInputError that names it."""
     if isinstance(trainer, FoldsIn):
@@ -137,17 +147,32 @@ def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
-def finite_metrics(metrics: Mapping[str, float], what: str) -> dict[str, float]:
+def finite_metrics(metrics: object, what: str) -> dict[str, float]:
     """Return metrics as plain floats.
 
     Raises
     ------
     NonFiniteError
         If one is NaN or infinite.
+    InvalidInputError
+        If they are not figures by name.
     """
-    plain = {name: float(value) for name, value in metrics.items()}
+    if not isinstance(metrics, Mapping):
+        msg = f"{what}: {type(metrics).__name__}; give figures by name, such as {{'loss': 0.5}}"
+        raise InvalidInputError(msg)
+    plain = {name: _as_float(value, f"{what}: {name}") for name, value in metrics.items()}
     for name, value in plain.items():
         if not np.isfinite(value):
             msg = f"{what}: {name} is {value}; nothing of it is committed, try a smaller learning rate and look at the data"
             raise NonFiniteError(msg)
     return plain
+
+
+def _as_float(value: Any, what: str) -> float:
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    msg = f"{what} is {value!r}; give a number"
+    raise InvalidInputError(msg)

@@ -10,7 +10,8 @@ from embstore.checkout import Checkout
 from embstore.epochs import KeptState
 from embstore.errors import InvalidInputError
 from embstore.interactions import Interactions
-from embstore.recommending import METRICS, Evaluation, Metrics
+from embstore.metrics import Metrics
+from embstore.recommending import METRICS, Evaluation
 from embstore.trainer import Trainer, finite_metrics
 from embstore.version import Version
 

@@ -19,7 +19,6 @@ from embstore.errors import IdTypeError, InvalidInputError, UnknownIdError
 from embstore.interactions import Interactions
 
 ROWS = st.lists(st.tuples(st.integers(8, 11), st.integers(0, 5), st.integers(0, 4)), max_size=40)
-SHARES = st.sampled_from([0.1, 0.2, 0.5, 0.9])
 
 ZIPPED = gzip.compress(b"user", mtime=0)
 
@@ -50,44 +49,6 @@ class _Ids(list[Any]):
 class _View:
     def ids(self, entity: str) -> _Ids:
         return _Ids({"user": ["b", "a"], "item": [5, 6, 7]}[entity])
-
-
-@given(rows=ROWS, share=SHARES, text=st.booleans())
-def test_split_by_time(rows: list[Any], share: float, text: bool) -> None:
-    """The latest of all pairs are the second part, ties in the order of the file."""
-    order = sorted(range(len(rows)), key=lambda position: rows[position][2])
-    n_first = int((1 - share) * len(rows))
-    assert [_positions(p) for p in _pairs(rows, text=text).split("time", share)] == [order[:n_first], order[n_first:]]
-
-
-@given(rows=ROWS, share=SHARES, text=st.booleans(), times=st.booleans())
-def test_split_within_users(rows: list[Any], share: float, text: bool, times: bool) -> None:
-    """The last floor(share * n) of each user with five or more, by time or position; the parts keep the order."""
-    second = []
-    for user in {row[0] for row in rows}:
-        own = [position for position, row in enumerate(rows) if row[0] == user]
-        own.sort(key=lambda position: rows[position][2] if times else 0)
-        second += own[len(own) - int(share * len(own)) :] if len(own) >= 5 else []
-    first = [position for position in range(len(rows)) if position not in second]
-    assert [_positions(p) for p in _pairs(rows, text=text, times=times).split("within", share)] == [first, sorted(second)]
-
-
-@given(rows=ROWS, share=SHARES, text=st.booleans(), seed=st.integers(0, 9), data=st.data())
-def test_split_by_user(rows: list[Any], share: float, text: bool, seed: int, data: st.DataObject) -> None:
-    """A share of the users goes whole to the second part, the same ones whatever the order of the pairs."""
-    first, second = _pairs(rows, text=text).split("user", share, seed=seed)
-    users, drawn = {row[0] for row in rows}, {rows[int(position)][0] for position in _positions(second)}
-    assert len(drawn) == int(share * len(users))
-    assert _positions(first) == [position for position, row in enumerate(rows) if row[0] not in drawn]
-    assert sorted(_positions(first) + _positions(second)) == list(range(len(rows)))
-    again = _pairs(data.draw(st.permutations(rows)), text=text).split("user", share, seed=seed)
-    assert [set(part.user_ids) for part in again] == [set(part.user_ids) for part in (first, second)]
-
-
-def test_seed_draws_users() -> None:
-    """Seeds draw different users, each of them at some time."""
-    pairs = _pairs([(user, 1, 1) for user in range(10)])
-    assert {tuple(_positions(pairs.split("user", 0.1, seed=seed)[1])) for seed in range(99)} == {(float(u),) for u in range(10)}
 
 
 @given(rows=ROWS, text=st.booleans(), times=st.booleans())
@@ -162,6 +123,8 @@ def test_no_pairs_are_pairs() -> None:
         (lambda: Interactions([1], [None]), "item id None at position 0"),
         (lambda: Interactions([1], [2], [np.nan]), "rating nan at position 0"),
         (lambda: Interactions([1], [2], None, [np.inf]), "time inf at position 0"),
+        (lambda: Interactions.from_frame(None), "frame NoneType: give a DataFrame"),
+        (lambda: Interactions.from_frame({"user": [1], "item": [2]}), "frame dict: give a DataFrame"),
         (lambda: Interactions.from_frame(FRAME, user="uid"), "'uid' for user is there 0 times, not once; .* user, item, x, x"),
         (lambda: Interactions.from_frame(FRAME, time="x"), "column 'x' for time is there 2 times"),
         (lambda: Interactions.from_frame(FRAME, item=None), "frame: name the column of item ids"),
@@ -238,7 +201,7 @@ def test_named_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.json", "{}", r"the ending tells the format, and is none of .csv, .csv.gz, .tsv, .parquet, .pq, .inter"),
+        ("x.json", "{}", r"the ending tells the format, and is none of .csv, .* .pq, .inter .and .npz for pairs"),
         *((name, "", f"{name}: the file is empty") for name in ("x.csv", "x.csv.gz", "x.parquet", "x.inter")),
         ("x.csv", "\n\n", "x.csv: the file is empty"),
         ("x.parquet", "user,item", "x.parquet: cannot be read: "),
@@ -253,6 +216,7 @@ def test_named_formats(tmp_path: Path) -> None:
         *(("x.csv", f"user,item,rating\n1,2,3\n1,2,{r}\n", f"rating {r!r} at position 1: give a num") for r in ("", "1_5", "x")),
         ("x.csv", "user,item,rating\n1,2,inf\n", "rating inf at position 0"),
         *(("x.csv", f"user,item,time\n1,2,2026-01-01\n1,2,{t}\n", f"{t!r} at position 1: give numbers, or") for t in ("now", "")),
+        *(("x.csv", f"user,item,time\n1,2,{t}\n", "time .*: .* 1677 to 2262") for t in ("9999-12-31", "0001-01-01 12:00+01:00")),
         ("x.csv", "user,item,time\n1,2,3\n1,2,2026-01-01\n", "time '2026-01-01' at position 1: give a number"),
     ],
 )

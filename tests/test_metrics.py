@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 
 from embstore.errors import InvalidInputError
 from embstore.interactions import Interactions
-from embstore.metrics import FUNCTIONS, Metric, evaluate_ranked, hits, parse_metric, top_k
+from embstore.metrics import FUNCTIONS, Metric, evaluate_ranked, parse_metric, top_k
+from embstore.targets import hits
 
 N_ITEMS = 8
 RANKINGS = st.lists(
@@ -89,14 +90,17 @@ def test_functions_give_zero_without_targets(name: str) -> None:
 
 @given(users=RANKINGS)
 def test_forms_of_targets_are_equal(users: list[tuple[list[int], list[int]]]) -> None:
-    """Lists, sets, (indptr, indices) and a scipy CSR matrix of the same targets give the same."""
+    """Lists, sets, (indptr, indices) and sparse matrices of scipy, stored zeros or not, of the same targets give the same."""
     ranked = _padded([ranking for ranking, _ in users])
     lists = [targets for _, targets in users]
     indptr, indices = np.cumsum([0, *map(len, lists)]), np.array([t for targets in lists for t in targets], np.int64)
     expected = evaluate_ranked(ranked, lists, ["ap@3"])
     forms: list[Any] = [(indptr, indices), [set(targets) for targets in lists]]
     if users:
-        forms.append(scipy.sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=(len(users), N_ITEMS)))
+        csr = scipy.sparse.csr_array((np.ones(len(indices)), indices, indptr), shape=(len(users), N_ITEMS))
+        coo = csr.tocoo()
+        zeros = scipy.sparse.coo_array(([*coo.data, 0.0], ([*coo.row, 0], [*coo.col, 1])), shape=csr.shape)
+        forms += [csr, csr.tocsc(), csr.copy().tolil(), coo, scipy.sparse.coo_matrix(csr), zeros]
     for form in forms:
         np.testing.assert_equal(evaluate_ranked(ranked, form, ["ap@3"]), expected)
 
@@ -208,12 +212,31 @@ def test_unusable_metrics_are_refused(metrics: list[Any], message: str) -> None:
         ([[0], [1], [2]], ([0, 2, 1, 2], [1, 0]), "targets of 3 users"),
         ([[0, 1]], [[-1]], "target item -1: give rows from 0"),
         ([[0, -2]], [[1]], "ranked item -2: give rows from -1"),
+        ([[0], [1]], scipy.sparse.csc_array(np.eye(3)), "targets of 3 users with 3 items: give .* each of the 2 ranked users"),
+        ([[0]], scipy.sparse.coo_array(np.ones(1)), r"targets coo_array of shape \(1,\): give a sparse matrix \[users, items\]"),
+        ([[0]], ([0], [1], [2]), r"targets in a tuple of 3: give \(indptr, indices\), or a list"),
+        ([[0]], ([0, 1], [0.5]), "target item 0.5 at position 0: give whole numbers"),
+        ([[0]], ([0, 1.5], [0]), "target indptr 1.5 at position 1: give whole numbers"),
+        ([[0]], None, "targets None: give the item rows of each user"),
+        ([[0], [1]], [[1], None], "targets of user 1 None: give the item rows of each user"),
+        ([[0], [1]], [[1], [0, 1.5]], "target item of user 1, 1.5 at position 1: give whole numbers, the rows of items"),
+        *(
+            ([[0]], [[value]], f"target item of user 0, {value!r} at position 0: give whole numbers")
+            for value in ("a", math.nan, 2**70, True)
+        ),
+        ([[0]], np.eye(1), "target item of user 0, .*1.0.* at position 0: give whole numbers"),
+        ([[0]], [[2**62]], "target item 4611686018427387904: give rows from 0"),
+        ([[0], [1, 2]], [[1]], "ranked: users with different numbers of items; give .* -1 where there are fewer"),
+        *(
+            ([[0, 1], [1, value]], [[1], []], f"ranked item of user 1, {value!r} at position 1: give whole numbers")
+            for value in ("a", 1.5, 2**70, None)
+        ),
     ],
 )
 def test_unfitting_targets_are_refused(ranked: Any, targets: Any, message: str) -> None:
-    """Targets need one entry for each ranking, and only known items."""
+    """Targets need one entry for each ranking, and both only rows of items: nothing is rounded or guessed."""
     with pytest.raises(InvalidInputError, match=message):
-        evaluate_ranked(np.array(ranked), targets, ["hit@1"])
+        evaluate_ranked(ranked, targets, ["hit@1"])
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 
 import embstore
-from embstore import Interactions
+from embstore import Interactions, InvalidInputError
 from embstore.testing import TrainerContract
 from tests.plugin.tinymf import TinyMF
 from trainers.popularity import Popularity
@@ -41,6 +44,13 @@ def test_counts_of_earlier_pairs_fade_by_decay(decay: float, counts: list[float]
     embstore.fit(store, Popularity(decay), FIRST, message="day 1")
     version = embstore.fit(store, Popularity(decay), SECOND, message="day 2")
     assert version.table("popularity").get(["x", "y", "z"]).tolist() == counts
+
+
+@pytest.mark.parametrize("decay", ["x", None, -1, -0.1, 1.5, 2, math.nan, math.inf, True])
+def test_decay_is_a_share(decay: Any) -> None:
+    """A decay that is no number from 0 to 1 would count pairs backwards or more than once."""
+    with pytest.raises(InvalidInputError, match=f"decay {decay!r}: give a number from 0 to 1"):
+        Popularity(decay)
 
 
 def test_everybody_gets_the_most_popular_of_the_rest() -> None:

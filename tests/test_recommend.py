@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,13 +19,14 @@ from embstore import (
     Interactions,
     InvalidInputError,
     Schema,
+    SchemaMismatchError,
     UnknownIdError,
     UnknownTrainerError,
     Version,
     View,
 )
-from embstore.recommending import Ranker
-from tests.examples import DAY_1, DAY_2, Scripted, new_store, state_of
+from embstore.ranking import Ranker
+from tests.examples import DAY_1, DAY_2, new_store
 from tests.plugin.tinymf import TinyMF
 from trainers.popularity import Popularity
 
@@ -216,6 +217,32 @@ def test_what_cannot_be_ranked_is_refused(options: dict[str, Any], message: str)
         embstore.recommend(_small(), [0], **{"trainer": Written(), **options})
 
 
+def test_more_places_than_items_take_no_memory() -> None:
+    """Asking for a million places of six items gives what six places give, and no array of so many numbers."""
+    view, targets = _small(), Interactions([0, 1, 3], [101, 105, 100])
+    everything = embstore.recommend(view, [0, 3, 7], N_ITEMS, trainer=Written(), unknown="popular")
+    assert embstore.recommend(view, [0, 3, 7], 10**12, trainer=Written(), unknown="popular").equals(everything)
+    tracemalloc.start()
+    deep = embstore.evaluate(view, targets, trainer=Written(), metrics=("recall@999999", "mrr@999999"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert deep["recall@999999"] == embstore.evaluate(view, targets, trainer=Written(), metrics=("recall@6",))["recall@6"]
+    assert peak < 2 * 3 * 999_999
+
+
+def test_tables_are_those_of_the_trainer() -> None:
+    """A store without the trainer's tables, or with others of their names, is told before anything is ranked."""
+    version = embstore.fit(new_store(), TinyMF(), DAY_1, message="fit")
+    for call in (embstore.recommend, embstore.evaluate):
+        what: Any = [1] if call is embstore.recommend else DAY_1
+        with pytest.raises(SchemaMismatchError, match=r"table 'tinymf.user': dim is 4 in the store, 3 was asked for"):
+            call(version, what, trainer=TinyMF(dim=3))
+        with pytest.raises(InvalidInputError, match="no table popularity of trainer 'popularity' to rank by; fit first"):
+            call(version, what, trainer=Popularity())
+        with pytest.raises(InvalidInputError, match="no users and items of trainer 'written' to rank by; fit first"):
+            call(new_store().at(), what, trainer=Written())
+
+
 @pytest.mark.parametrize("ids", [[], [5]])
 def test_empty_store_recommends_nothing(ids: list[int]) -> None:
     """Where there are no items and users, there is an empty frame, not an error."""
@@ -245,56 +272,3 @@ def test_trainer_that_is_not_installed_is_told() -> None:
     version = embstore.fit(new_store(), TinyMF(), DAY_1, message="fit")
     with pytest.raises(UnknownTrainerError, match="trainer 'tinymf': there is .*popularity"):
         embstore.recommend(version, [1])
-
-
-def test_given_pairs_are_folded_in_and_forgotten() -> None:
-    """Held-out users are scored as if they had been folded in and committed; the store stays as it was."""
-    store = new_store()
-    trainer = TinyMF(epochs=8)
-    version = embstore.fit(store, trainer, DAY_1, message="fit")
-    before = state_of(version)
-    known, targets = Interactions([8, 8, 9, 1], ["a", "c", "b", "d"]), Interactions([8, 9, 9, 77, 1], ["b", "a", "d", "a", "b"])
-    found = embstore.evaluate(version, targets, trainer=trainer, given=known)
-    assert [v.id for v in store.log()][0] == version.id
-    assert state_of(version) == before
-    folded = embstore.fold_in(store, trainer, known, message="for real")
-    assert found == embstore.evaluate(folded, targets, trainer=trainer)
-    assert (found["users"], found["dropped_users"]) == (3, 1)
-    assert embstore.evaluate(version, targets, trainer=trainer)["users"] == 1
-
-
-def test_given_pairs_need_fold_in_and_a_clean_view() -> None:
-    """A trainer that cannot fold in, and a checkout with staged changes, are told; known users need no folding."""
-    store = new_store()
-    version = embstore.fit(store, Scripted(), DAY_1, message="fit")
-    with pytest.raises(InvalidInputError, match="trainer 'scripted' cannot fold in"):
-        embstore.evaluate(version, DAY_1, trainer=Scripted(), given=Interactions([9], ["a"]))
-    plain = embstore.evaluate(version, Interactions([1], ["b"]), trainer=Scripted(), metrics=("mrr@9",))
-    given = embstore.evaluate(
-        version, Interactions([1], ["b"]), trainer=Scripted(), given=Interactions([1], ["d"]), metrics=("mrr@9",)
-    )
-    assert (plain["mrr@9"], given["mrr@9"]) == (1 / 2, 1.0)
-    embstore.fit(store, Popularity(), DAY_1, message="count")
-    with store.checkout() as work:
-        clean = embstore.evaluate(work, Interactions([1], ["b"]), trainer=Popularity(), given=Interactions([1], ["d"]))
-        work.append("user", [5])
-        with pytest.raises(InvalidInputError, match="given= with a checkout that has staged changes"):
-            embstore.evaluate(work, DAY_1, trainer=Popularity(), given=Interactions([9], ["a"]))
-        work.discard()
-    assert clean["users"] == 1
-
-
-def test_metrics_may_be_functions() -> None:
-    """A callable sees as many places as the deepest name asks for, else a hundred."""
-    widths = itertools.count()
-
-    def width(hits: NDArray[np.bool_], n_targets: NDArray[np.int64]) -> NDArray[np.float64]:
-        next(widths)
-        return np.full(len(hits), float(hits.shape[1]))
-
-    version = embstore.fit(new_store(), Popularity(), DAY_1, message="fit")
-    assert embstore.evaluate(version, DAY_1, metrics=("hit@7", width))["width"] == 7
-    assert embstore.evaluate(version, DAY_1, metrics=(width,))["width"] == 100
-    assert next(widths) == 2
-    with pytest.raises(InvalidInputError, match="metric 'recall': use one of"):
-        embstore.evaluate(version, DAY_1, metrics=("recall",))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import embstore
-from embstore import Checkout, Interactions, InvalidInputError, NonFiniteError, Validation
+from embstore import Batch, Checkout, Interactions, InvalidInputError, NonFiniteError, Validation
 from tests.examples import DAY_1, HELD_OUT, Scripted, crash_after, new_store, state_of
 
 SCRIPT = (3.0, 1.0, 2.0, 1.0, 4.0, 0.5)
@@ -64,13 +65,45 @@ def test_pairs_with_other_metrics() -> None:
         ({"staged": float("nan")}, NonFiniteError, "validation: staged is nan"),
         ({"other": 1.0}, InvalidInputError, "validation: no figure 'staged' among other"),
         ({}, InvalidInputError, "validation: no figure 'staged' among none"),
+        (None, InvalidInputError, "validation: NoneType; give figures by name, such as {'loss': 0.5}"),
+        (0.5, InvalidInputError, "validation: float; give figures by name"),
+        ({"staged": "0.5"}, InvalidInputError, "validation: staged is '0.5'; give a number"),
+        ({"staged": None}, InvalidInputError, "validation: staged is None; give a number"),
+        ({"staged": [1.0, 2.0]}, InvalidInputError, r"validation: staged is \[1.0, 2.0\]; give a number"),
     ],
 )
-def test_figures_that_judge_nothing_are_refused(figures: dict[str, float], error: type[Exception], match: str) -> None:
-    """NaN is not "no improvement" but an error, and nothing is committed; so is a figure that nobody gives."""
+def test_figures_that_judge_nothing_are_refused(figures: Any, error: type[Exception], match: str) -> None:
+    """NaN is not "no improvement" but an error, and nothing is committed; so is a figure that nobody gives, or no number."""
     store = new_store()
     with pytest.raises(error, match=match):
         embstore.fit(store, Scripted(), DAY_1, message="fit", validation=Validation(lambda work: figures, best="staged"))
+    assert len(list(store.log())) == 1
+
+
+@dataclass(frozen=True)
+class Yielding(Scripted):
+    """Yields what it is told in place of metrics."""
+
+    what: Any = None
+
+    def train(self, work: Checkout, batch: Batch) -> Iterator[Any]:
+        """Train nothing."""
+        yield self.what
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        (None, "trainer 'scripted', epoch 1: NoneType; give figures by name, such as {'loss': 0.5}"),
+        ({"loss": "low"}, "trainer 'scripted', epoch 1: loss is 'low'; give a number"),
+        ({"loss": 10**400}, "trainer 'scripted', epoch 1: loss is 1000.*; give a number"),
+    ],
+)
+def test_trainers_yield_figures(what: Any, match: str) -> None:
+    """What a trainer yields is checked as a validation's figures are, and nothing is committed."""
+    store = new_store()
+    with pytest.raises(InvalidInputError, match=match):
+        embstore.fit(store, Yielding(what=what), DAY_1, message="fit")
     assert len(list(store.log())) == 1
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from embstore import Checkout, Interactions, View, evaluate_ranked, top_k
+from embstore import Checkout, Interactions, InvalidInputError, View, evaluate_ranked, top_k
 
 # The metrics of Liang et al. (2018), whose Recall@k is hits / min(k, n).
 PAPER_METRICS = ("ndcg@100", "capped_recall@20", "capped_recall@50")
@@ -42,9 +42,18 @@ class HeldOutUsers:
     metrics: Sequence[str] = PAPER_METRICS
 
     def __call__(self, work: Checkout) -> dict[str, float]:
-        """Return the metrics of a checkout as it is, and how many ``users`` they are the mean of."""
+        """Return the metrics of a checkout as it is, and how many ``users`` they are the mean of.
+
+        Raises
+        ------
+        InvalidInputError
+            If no target has a known item.
+        """
         users = np.unique(self.targets.user_ids)
         given, targets = (_matrix(work, pairs, users) for pairs in (self.given, self.targets))
+        if not targets.nnz:
+            msg = f"held-out users: of {len(self.targets)} targets none has a known item; give targets among items trained on"
+            raise InvalidInputError(msg)
         scores = np.array(self.scores_from(work, given))
         scores[given.nonzero()] = -np.inf
         scores[:, work.ids("item").removed_rows()] = -np.inf

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore import Batch, Checkout, Schema, TableSpec, Version, Zeros
+from embstore import Batch, Checkout, InvalidInputError, Schema, TableSpec, Version, Zeros
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,20 @@ class Popularity:
     ----------
     decay
         What earlier counts are worth when new pairs come: 1 counts all pairs alike, 0 only the newest part.
+
+    Raises
+    ------
+    InvalidInputError
+        If ``decay`` is no number from 0 to 1.
     """
 
     decay: float = 1.0
     name: ClassVar[str] = "popularity"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.decay, bool) or not isinstance(self.decay, (int, float)) or not 0 <= self.decay <= 1:
+            msg = f"decay {self.decay!r}: give a number from 0 to 1"
+            raise InvalidInputError(msg)
 
     def schema(self) -> Schema:
         """Return one table: a number for each item, float32."""
