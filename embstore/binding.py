@@ -51,11 +51,12 @@ def bind(
         Names of parameters or buffers, as in ``named_parameters()``, and the table of each, or ``Rows`` for one whose rows lie
         on another axis or begin later. The tables are there already.
     extra
-        Objects with ``state_dict`` and ``load_state_dict``, by name, to be stored too: schedulers, scalers, averages.
+        Objects with ``state_dict`` and ``load_state_dict``, by name, to be stored too: schedulers, scalers, averages. Their
+        tensors do not grow: where ids come, bind the parameters of an averaged module to tables of their own instead.
         A scheduler of torch goes on counting where it was, with the settings that it has been made with here. Where the base
         learning rate of a group (the one before the scheduler began) is that of the stored run, so is the current one; where it
         is another, the current one is what the scheduler's formula makes of it at that count, or, without a formula, the stored
-        one times the new base over the old.
+        one times the new base over the old. Of a group that came after ``bind`` the base is not known, and taken to be the same.
 
     Returns
     -------
@@ -68,14 +69,23 @@ def bind(
     SchemaMismatchError
         If a parameter does not fit its table.
     InvalidInputError
-        If a parameter or table is named twice, an optimizer has a parameter that the module lacks, or an extra has no state.
+        If a parameter or table is named twice, an optimizer has a parameter that the module lacks, or an extra has no state;
+        if what is to have names has none.
     """
     if not isinstance(work, Workspace) or not isinstance(model, torch.nn.Module):
         msg = f"bind({type(work).__name__}, {type(model).__name__}): give a checkout and a torch module"
         raise InvalidInputError(msg)
+    _check_named(parameters, "parameters", "{'user.weight': 'user'}")
+    _check_named({} if extra is None else extra, "extra", "{'scheduler': scheduler}")
     work.check_open()
     extras = [Extra(name, kept) for name, kept in (extra or {}).items()]
     return Binding(work, model, optimizer, bound_parameters(work, model, parameters), extras)
+
+
+def _check_named(given: object, what: str, example: str) -> None:
+    if not isinstance(given, Mapping):
+        msg = f"{what} {type(given).__name__}: give a mapping, such as {example}"
+        raise InvalidInputError(msg)
 
 
 class Binding:
@@ -114,13 +124,15 @@ class Binding:
         UnknownIdError
             For ids that the entity does not have.
         SchemaMismatchError
-            If a parameter has another number of rows, a dense array another shape, or the optimizer is of another kind.
+            If a parameter has another number of rows or another dtype, a dense array or a tensor of an extra another shape, or
+            the optimizer is of another kind.
         InvalidInputError
-            For ids given twice, or of an entity that no bound parameter has.
+            For ids given twice, of an entity that no bound parameter has, or without the name of one.
         StaleCheckoutError
             If the checkout is closed.
         """
         self._work.check_open()
+        _check_named({} if ids is None else ids, "ids", "{'user': [3, 1]}")
         sets = {entity: self._row_set(entity, wanted) for entity, wanted in (ids or {}).items()}
         tensors = self._tensors()
         self._check_lengths(tensors, sets)
@@ -165,7 +177,7 @@ class Binding:
         if entity in self._sets:
             rows = self._sets[entity].places(rows)
         if (rows < 0).any():
-            lost = idmap.checked(ids)[rows < 0]
+            lost = idmap.checked(ids)[rows < 0].tolist()
             msg = f"{entity} id {lost[0]!r}: {len(lost)} not in the working set; restore with them"
             raise UnknownIdError(msg)
         return rows + next(iter(firsts.values()))
@@ -179,7 +191,7 @@ class Binding:
         Raises
         ------
         SchemaMismatchError
-            If ids were appended since the module was made, or a slot is there with another shape or type.
+            If ids were appended or the module converted since it was bound, or a slot is there with another shape or type.
         InvalidInputError
             For optimizer state or extras that cannot be stored; nothing of the tables is staged then.
         StaleCheckoutError
@@ -235,6 +247,7 @@ class Binding:
         for bound in self._bound.values():
             n_ids = len(sets[bound.entity].rows) if bound.entity in sets else len(self._work.ids(bound.entity))
             bound.check_length(tensors[bound.name], n_ids)
+            bound.check_dtype(tensors[bound.name])
 
     def _rows_of(self, bound: Bound | None) -> RowNumbers | None:
         """Return the rows of a working set; None where a parameter has them all."""

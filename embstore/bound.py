@@ -65,6 +65,8 @@ class Bound:
         As in ``Rows``.
     flat
         Whether a row is one number in the table.
+    dtype
+        Of the table.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Bound:
     axis: int
     first: int
     flat: bool
+    dtype: str
 
     def view(self, tensor: torch.Tensor) -> RowView:
         """Return the rows of the parameter."""
@@ -87,6 +90,13 @@ class Bound:
                 f"parameter {self.name!r} of shape {tuple(tensor.shape)} has {n_rows} rows on axis {self.axis}, table"
                 f" {self.table!r} needs {needed} ({parts}); make the module with {needed} and bind again"
             )
+            raise SchemaMismatchError(msg)
+
+    def check_dtype(self, tensor: torch.Tensor) -> None:
+        """Raise SchemaMismatchError unless the parameter is still of the numbers that the table has."""
+        if stored_dtype(tensor, f"parameter {self.name!r}") != self.dtype:
+            now = f"parameter {self.name!r} has become {tensor.dtype} since it was bound"
+            msg = f"{now}, table {self.table!r} has {self.dtype}; convert the module back, or before it is bound"
             raise SchemaMismatchError(msg)
 
 
@@ -147,7 +157,7 @@ def _bound(name: str, tensor: torch.Tensor, rows: Rows, spec: TableSpec) -> Boun
         mine = f"of shape {shape}, {tensor.dtype} has {width} numbers of {dtype} a row on axis {axis}"
         msg = f"{what} {mine}; table {spec.name!r} of shape [n, {spec.dim or 1}] has {spec.dim or 1} of {spec.dtype}"
         raise SchemaMismatchError(msg)
-    return Bound(name, spec.name, spec.entity, axis, rows.first, spec.dim is None)
+    return Bound(name, spec.name, spec.entity, axis, rows.first, spec.dim is None, dtype)
 
 
 def _check_once(bound: Bound, given: str, others: list[Bound]) -> None:

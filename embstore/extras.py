@@ -71,15 +71,20 @@ class Extra:
         Raises
         ------
         SchemaMismatchError
-            For a scheduler of an optimizer that had another number of parameter groups.
+            For a scheduler of an optimizer that had another number of parameter groups, or a module of other shapes.
         """
         if self.name not in dense:
             return
         state = decode(json.loads(dense[self.name].tobytes()), lambda i: dense[f"{self.name}/{i}"])
         if isinstance(self.kept, LRScheduler):
             _resume(self.kept, state, self._base_lrs)
-        else:
+            return
+        try:
             self.kept.load_state_dict(state)
+        except RuntimeError as error:  # as torch's modules raise it for tensors of another shape
+            advice = "tensors of an extra do not grow: leave it out of extra=, and bind its parameters to tables of their own"
+            msg = f"{self.name}: {' '.join(str(error).split())}; {advice}"
+            raise SchemaMismatchError(msg) from error
 
 
 def _base_lrs(scheduler: LRScheduler) -> list[float]:
@@ -108,7 +113,10 @@ def _counted(state: Mapping[str, Any], *, by_torch: bool) -> dict[str, Any]:
 
 
 def _resume(scheduler: LRScheduler, saved: Mapping[str, Any], base_lrs: list[float]) -> None:
-    """Go on counting; where the caller's base learning rate is another, the current one follows it."""
+    """Go on counting; where the caller's base learning rate is another, the current one follows it.
+
+    Of groups that came after the binding, then or now, there is no base rate.
+    """
     groups = scheduler.optimizer.param_groups
     if len(saved["groups"]) != len(groups):
         msg = f"scheduler: stored for {len(saved['groups'])} parameter groups, now {len(groups)}; leave it out of extra="
@@ -137,10 +145,11 @@ def _current_lrs(scheduler: LRScheduler, saved: Mapping[str, Any], base_lrs: lis
     """Return the stored rates; of a group with another base rate what its formula says, or the stored one scaled."""
     lrs = [options["lr"] for options in saved["groups"]]
     formula = getattr(scheduler, "_get_closed_form_lr", None)
-    scaled = [lr * now / before if before else now for lr, now, before in zip(lrs, base_lrs, saved["base_lrs"], strict=True)]
+    bases = list(zip(base_lrs, saved["base_lrs"], strict=False))
+    scaled = [lr * now / before if before else now for lr, (now, before) in zip(lrs, bases, strict=False)]
     others = [float(lr) for lr in formula()] if formula else scaled
-    unchanged = [now == before for now, before in zip(base_lrs, saved["base_lrs"], strict=True)]
-    return [lr if same else other for lr, same, other in zip(lrs, unchanged, others, strict=True)]
+    known = [lr if now == before else other for lr, other, (now, before) in zip(lrs, others, bases, strict=False)]
+    return known + lrs[len(known) :]
 
 
 def encode(value: Any, what: str, arrays: Arrays) -> Any:

@@ -2,15 +2,16 @@
 
 A tensor with a number, or a row of numbers, for every row of its parameter is a slot of the table; all else is dense, under
 ``optim.<parameter>.<key>`` (``optim.<name>.<parameter>.<key>`` where optimizers have names). The dense array ``optim`` is a
-JSON text in utf-8: for the state of each parameter its slots, the class that wrote it and the type of each entry, so that a
-step that was an int is one again, and bfloat16, stored as float32, is bfloat16 again.
+JSON text in utf-8: for the state of each parameter its slots, the class that wrote it, the parameter's dtype and the type of each
+entry, so that a step that was an int is one again, and bfloat16, stored as float32, is bfloat16 again. What had the parameter's
+dtype has that of the parameter it is laid under.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,6 +23,7 @@ from embstore.columns import column_of
 from embstore.errors import SchemaMismatchError
 from embstore.initial import U64
 from embstore.owned import Entry, Owned
+from embstore.tensors import dtype_name
 from embstore.workspace import Workspace
 
 RECORDS = "optim"
@@ -70,7 +72,7 @@ class OptimizerState:
         if not set(record["classes"]) & set(self.owned.classes):
             self._refuse(f"it was stored by {record['classes'][0]}, this is {self.owned.classes[0]}")
         entries = [Entry(e["key"], e["type"], None if e["shape"] is None else tuple(e["shape"])) for e in record["state"]]
-        return entries if all(map(self._has, entries)) else []
+        return [self._converted(entry, record.get("dtype")) for entry in entries] if all(map(self._has, entries)) else []
 
     def _refuse(self, reason: str) -> NoReturn:
         advice = "to begin with fresh state, restore a binding with optimizer None, then bind again and do not restore"
@@ -82,6 +84,13 @@ class OptimizerState:
             return self.owned.dense_name(entry.key) in self._work.dense
         slots = self._work.tables[self.bound.table].slots if self.bound else ()
         return self.owned.slot_prefix + entry.key in {slot.name for slot in slots}
+
+    def _converted(self, entry: Entry, before: str | None) -> Entry:
+        """Return an entry in the parameter's dtype if it had that of the parameter ``before``; single numbers keep theirs."""
+        is_number = entry.shape is None and self._work.dense[self.owned.dense_name(entry.key)].ndim == 0
+        if entry.type != before or entry.key == "step" or is_number:
+            return entry
+        return replace(entry, type=dtype_name(self.owned.param))
 
     def _unrecorded(self) -> list[Entry]:
         """Return the entries of state that no binding has recorded: dense arrays, and slots if one was ever written to."""
@@ -180,7 +189,7 @@ class OptimizerState:
             if stale in dense and stale not in arrays:
                 del dense[stale]
         state = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.key)]
-        records[owned.path] = {"slots": self._slots, "classes": owned.classes, "state": state}
+        records[owned.path] = {"slots": self._slots, "classes": owned.classes, "dtype": dtype_name(owned.param), "state": state}
         arrays[RECORDS] = np.frombuffer(json.dumps(records, sort_keys=True).encode(), np.uint8)
         dense.update(arrays)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,13 @@ from embstore.names import check_name
 from embstore.schema import SlotSpec, TableSpec
 from embstore.tensors import RowView, dtype_name, from_numpy, new_like, stored_dtype, to_numpy
 
+T = TypeVar("T")
 Shape = tuple[int | None, ...]
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "float": float}
 # What a row starts with that has no gradient yet, where that is not 0: the option of the parameter group that says it.
 _FILLS = {("Adagrad", "sum"): "initial_accumulator_value", ("Rprop", "step_size"): "lr"}
+# What has one number for all on an axis of the parameter, counted from behind: shapes do not tell where there is one row.
+_MEANS = {("Adafactor", "row_var"): -1, ("Adafactor", "col_var"): -2}
 
 
 @dataclass(frozen=True)
@@ -110,16 +113,16 @@ class Owned:
         if not isinstance(value, torch.Tensor):
             return Entry(key, "python:" + next(name for name, kind in _SCALARS.items() if isinstance(value, kind)))
         stored_dtype(value, what)
-        return Entry(key, dtype_name(value), self._row_shape(tuple(value.shape)))
+        return Entry(key, dtype_name(value), self._row_shape(key, tuple(value.shape)))
 
     @property
     def row_shape(self) -> Shape:
         """Return the shape of the parameter, None in place of the number of rows."""
         return tuple(None if i == self.axis else size for i, size in enumerate(self.param.shape))
 
-    def _row_shape(self, shape: tuple[int, ...]) -> Shape | None:
+    def _row_shape(self, key: str, shape: tuple[int, ...]) -> Shape | None:
         """Return the shape of a tensor with the parameter's rows, None in place of their number; None if it has none."""
-        if self.axis is None:
+        if self.axis is None or self._said(_MEANS, key) == self.axis - self.param.ndim:
             return None
         n_rows = self.param.shape[self.axis]
         if shape == (n_rows,):
@@ -141,8 +144,13 @@ class Owned:
 
     def fill(self, key: str) -> float:
         """Return what a row that was never trained has in an entry."""
-        options = [_FILLS.get((name.rpartition(".")[2], key)) for name in self.classes]
-        return next((float(self.group[option]) for option in options if option), 0.0)
+        option = self._said(_FILLS, key)
+        return float(self.group[option]) if option else 0.0
+
+    def _said(self, of_classes: Mapping[tuple[str, str], T], key: str) -> T | None:
+        """Return what is said of an entry of this optimizer, or of one that it derives from."""
+        found = [of_classes.get((name.rpartition(".")[2], key)) for name in self.classes]
+        return next((said for said in found if said is not None), None)
 
     def view(self, entry: Entry, first: int, *, flat: bool) -> RowView:
         """Return the rows of an entry that has them."""

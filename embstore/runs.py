@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from uuid import uuid4
 
 from embstore.checkout import Checkout
 from embstore.conflicts import Conflict, OnConflict, Policies, Policy, Resolve
 from embstore.errors import ConflictError, InvalidInputError
+from embstore.initial import id_keys
+from embstore.interactions import Interactions
 from embstore.names import check_name
 from embstore.store import Store
 from embstore.version import Version
 
 # In a lineage: the branch that a version was meant for, where it is on one of its own.
 MEANT_FOR = "meant_for"
+# In the data of a lineage: which pairs a run was begun with.
+DIGEST = "digest"
 _ADVICE = {"rows": "mean", "dense": "ours"}
 
 
@@ -30,6 +35,17 @@ class Found:
     def is_finished(self) -> bool:
         """Return whether nothing is left to be trained."""
         return not self.version.lineage.get("unfinished")
+
+
+def digest_of(pairs: Interactions) -> str:
+    """Return 64 bits, in hexadecimal, by which other pairs, or the same in another order, can be told from these."""
+    found = blake2b(digest_size=8)
+    columns = {"user": id_keys(pairs.user_ids), "item": id_keys(pairs.item_ids), "rating": pairs.ratings, "time": pairs.times}
+    for name, column in columns.items():
+        if column is not None:
+            found.update(f"{name} {column.dtype.str} {len(column)} ".encode())
+            found.update(column.data)
+    return found.hexdigest()
 
 
 def find_run(store: Store, branch: str, run: str | None, *, folded_in: bool = False) -> Found | None:

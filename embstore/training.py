@@ -13,12 +13,12 @@ from embstore.checkout import Checkout
 from embstore.conflicts import OnConflict, Policies
 from embstore.consumed import ITEM, USER
 from embstore.epochs import differ
-from embstore.errors import InvalidInputError
+from embstore.errors import InvalidInputError, SchemaMismatchError
 from embstore.features import sorted_ids, stage_features
 from embstore.foldin import data_window
-from embstore.interactions import Batch, Interactions
+from embstore.interactions import Batch, Interactions, check_interactions
 from embstore.lineage import check_message
-from embstore.runs import Found, Landing, arrived, find_run
+from embstore.runs import DIGEST, Found, Landing, arrived, digest_of, find_run
 from embstore.store import Store
 from embstore.trainer import FollowsValidation, Trainer, finite_metrics, settings_of
 from embstore.validation import BestEpoch, Validation
@@ -59,9 +59,9 @@ def fit(
     ``optim.….<trainer's name>.…`` go (`embstore.bind` keeps there what an optimizer knows of parameters without rows); other
     arrays stay. ``consumed="replace"``: earlier records of these users go. ``on_conflict``: as `Checkout.commit` takes it, for
     what others have changed too since this began (ours is this training); networks want ``{"rows": "mean", "dense": "ours"}``.
-    ``run``: a name of this piece of work, so that nothing is trained or recorded twice: where the branch has it, that version
-    is returned; one that was cut short goes on; one on a branch of its own is merged from there. ``progress``: a line an epoch
-    on a terminal's stderr, or a callable(epoch, metrics). Without any pairs nothing is trained, and the version says so.
+    ``run``: a name of this piece of work, which is trained and recorded once: where the branch has it, that version is returned;
+    one that was cut short goes on, with the same trainer, tables and pairs; one on a branch of its own is merged from there.
+    ``progress``: a line an epoch on a terminal's stderr, or a callable(epoch, metrics). Without any pairs nothing is trained.
 
     Raises
     ------
@@ -72,6 +72,7 @@ def fit(
     InvalidInputError
         For options, a trainer or pairs that cannot be used: SchemaMismatchError, IdTypeError where the store has it otherwise.
     """
+    _check_kinds(store, interactions, validation)
     _check_words(message=message, slots=slots, consumed=consumed, on_conflict=on_conflict)
     _check_epochs(patience=patience, commit_every=commit_every, judged=validation is not None)
     begun = find_run(store, branch, run)
@@ -112,15 +113,24 @@ class _Training:
     def _go_on_from(self, begun: Version, pairs: Interactions) -> Batch:
         """Take up a run where its last version left it; its ids and pairs are in the store already."""
         before = begun.lineage
-        for what in ("trainer", "data"):
-            if before[what] != self.lineage[what]:
-                msg = f"run {before['run']!r}: begun with {what} {before[what]!r}, now {self.lineage[what]!r}; take another name"
-                raise InvalidInputError(msg)
+        self._check_the_same(before)
         self.epoch, self.metrics = before["epochs"], before["metrics"]
         self.lineage = {**self.lineage, "resumed": begun.id}
         if "best" in before:
             self.best_before = {**before["best"], "version": self.landing.store.at(before["best"]["version"])}
         return pairs.to_batch(self.work)
+
+    def _check_the_same(self, before: Mapping[str, Any]) -> None:
+        """Refuse another trainer, other pairs, and settings that ask for other tables; what else is set may change."""
+        data = {key: value for key, value in self.lineage["data"].items() if key != DIGEST or key in before["data"]}
+        for what, now in {"trainer": self.lineage["trainer"], "data": data}.items():
+            if before[what] != now:
+                msg = f"run {before['run']!r}: begun with {what} {before[what]!r}, now {now!r}; take another name"
+                raise InvalidInputError(msg)
+        reason = _lacking(self.work, self.trainer)
+        if reason:
+            msg = f"run {before['run']!r}: begun with other settings ({reason}); take another name, or those settings"
+            raise SchemaMismatchError(msg)
 
     def train(self, batch: Batch, validation: Interactions | Validation | None, *, patience: int | None) -> None:
         """Train epoch by epoch and leave in ``work`` what is to be committed; without pairs, nothing."""
@@ -208,6 +218,16 @@ def stage_pairs(work: Checkout, trainer: Trainer, pairs: Interactions, *, slots:
     return batch
 
 
+def _lacking(work: Checkout, trainer: Trainer) -> str:
+    """Return what a checkout lacks of a trainer's tables, or has otherwise; nothing if it has them all."""
+    try:
+        _, tables, slots = work.schema.missing(trainer.schema())
+    except SchemaMismatchError as error:
+        return str(error).partition(";")[0]
+    names = [f"table {table.name}" for table in tables] + [f"slot {slot.name} of table {table}" for table, slot in slots]
+    return f"no {', '.join(names)}" if names else ""
+
+
 def _reset_optimizer(work: Checkout, trainer: Trainer) -> None:
     """Stage what the trainer's optimizer state is before any step: slots at their fill, no arrays of its parameters."""
     for table in trainer.schema().tables:
@@ -226,6 +246,15 @@ def _reset_slots(work: Checkout, name: str) -> None:
         fresh = np.full_like(values, spec.fill)
         changed = differ(values, fresh)
         slot.scatter(live[changed], fresh[changed])
+
+
+def _check_kinds(store: Store, interactions: Interactions, validation: Interactions | Validation | None) -> None:
+    if not isinstance(store, Store):
+        msg = f"store {type(store).__name__}: give a Store, as embstore.create and embstore.open return"
+        raise InvalidInputError(msg)
+    check_interactions(interactions, "interactions")
+    if not isinstance(validation, Validation | None):
+        check_interactions(validation, "validation")
 
 
 def _check_words(*, message: str, slots: str, consumed: str, on_conflict: OnConflict) -> None:
@@ -251,7 +280,8 @@ def _check_epochs(*, patience: int | None, commit_every: int | None, judged: boo
 
 def _lineage(trainer: Trainer, pairs: Interactions, run: str | None) -> dict[str, Any]:
     settings = settings_of(trainer)
-    lineage = {"trainer": trainer.name, "settings": settings, "seed": settings.get("seed"), "data": data_window(pairs)}
+    data = data_window(pairs) if run is None else data_window(pairs) | {DIGEST: digest_of(pairs)}
+    lineage = {"trainer": trainer.name, "settings": settings, "seed": settings.get("seed"), "data": data}
     return lineage if run is None else lineage | {"run": run}
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import embstore
-from embstore import Interactions, Store, Version
+from embstore import Batch, Checkout, Interactions, Store, Version
 from embstore.testing import example_interactions
 from tests.examples import new_store
 from trainers.bpr import BPR
@@ -35,10 +37,26 @@ BASES = {
 _branches = itertools.count()
 
 
+@dataclass(frozen=True)
+class Founded(Retrained):
+    """Trains its base first where nobody has retrained users yet, for tests that begin with an empty store."""
+
+    def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
+        """Train."""
+        if "retrained.user.epochs" not in work.dense:
+            list(self.model.train(work, batch))
+        yield from super().train(work, batch)
+
+
 def retrained(base: str, **settings: Any) -> Retrained:
     """Return a trainer over one of BASES, quick to tune unless told otherwise."""
     few = {"evaluations": 4, "max_epochs": 30, "patience": 2}
     return Retrained(BASES[base].name, **({"base_settings": json.dumps(SETTINGS[base])} | few | settings))
+
+
+def founded(base: str, **settings: Any) -> Founded:
+    """Return the same, for a store that is still empty."""
+    return Founded(**asdict(retrained(base, **settings)))
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from tests.retraining import (
     RATED,
     SETTINGS,
     forgotten,
+    founded,
     new_branch,
     of_users,
     retrain,
@@ -36,20 +37,20 @@ from trainers.retrained import Retrained
 class TestRetrainedContract(TrainerContract):
     """Retrained users keep the contract."""
 
-    trainer = retrained("softmax")
+    trainer = founded("softmax")
 
 
 class TestRetrainedRatingsContract(TrainerContract):
     """So they do over ratings."""
 
-    trainer = retrained("squared", method="cobyla")
+    trainer = founded("squared", method="cobyla")
     interactions = RATED
 
 
 class TestRetrainedBPRContract(TrainerContract):
     """And over BPR, which begins anew for each look at the held-out pairs."""
 
-    trainer = retrained("bpr", max_epochs=6, evaluations=2)
+    trainer = founded("bpr", max_epochs=6, evaluations=2)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,15 @@ def test_fold_in_before_training_is_refused() -> None:
     """Where nothing was retrained there is nothing to fold in with."""
     with pytest.raises(InvalidInputError, match="no user vectors of trainer 'retrained' are there yet: fit first"):
         embstore.fold_in(trained("softmax"), retrained("softmax"), Interactions([99], ["item 02"]), message="too soon")
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_base_that_was_never_trained_is_refused(base: str) -> None:
+    """Vectors that fit items as they begin are of no use to anybody; the store stays as it was."""
+    store = new_store()
+    with pytest.raises(InvalidInputError, match=rf"trainer 'retrained': all rows of .* '{BASES[base].name}' was never trained"):
+        embstore.fit(store, retrained(base), RATED, message="too soon")
+    assert store.at().tables == {}
 
 
 def test_last_fifth_is_held_out() -> None:

@@ -16,7 +16,7 @@ from embstore import Batch, Checkout, InvalidInputError, Schema, View
 from trainers.columns import SIDES, Column, columns_of, inputs, schema_of
 from trainers.histories import everybody
 from trainers.learned import Learned, load, n_rows, take
-from trainers.loop import one_thread
+from trainers.loop import learning, scoring
 from trainers.nets import DeepFMNet, Dropout
 from trainers.rehearsal import Rehearsal
 from trainers.sampling import PairSet, shuffled_batches, uniform_negatives
@@ -123,11 +123,11 @@ class DeepFM:
             msg = f"threshold {self.threshold!r}: these pairs have no ratings; name their column, or set no threshold"
             raise InvalidInputError(msg)
         columns, examples = columns_of(self), self._examples(work, batch)
-        with one_thread():
+        with learning():
             net = self._net(work, columns)
             learned = Learned(work, net, self.name, columns, lr=self.lr, l2=self.l2, seed=self.seed)
         for epoch in learned.epochs(self.epochs):
-            with one_thread():
+            with learning():
                 loss = self._epoch(learned, net, examples(epoch), epoch)
                 learned.stage(epoch)
             yield {"loss": loss}
@@ -176,7 +176,7 @@ class DeepFM:
         columns = columns_of(self)
         values = inputs(view, columns, self.name)
         users, items = ([column for column in columns if column.side == side] for side in SIDES)
-        with one_thread(), torch.no_grad():
+        with scoring():
             net = self._net(view, columns)
             load(view, net, self.name)
             mine, theirs = take(values, users, user_rows), take(values, items, np.arange(len(view.ids("item"))))

@@ -14,7 +14,7 @@ from torch import nn
 from embstore import Batch, Checkout, InvalidInputError, Schema, View
 from trainers.autoencoder_nets import AutoencoderNet, SparseInput, find_activation
 from trainers.histories import normalized
-from trainers.loop import one_thread
+from trainers.loop import scoring
 from trainers.reconstruction import Reconstruction
 from trainers.settings import check_not_negative, check_share, check_sizes
 
@@ -137,7 +137,7 @@ class DynamicAutoencoder(Reconstruction):
 
         `trainers.held_out_users.HeldOutUsers` judges epochs with it.
         """
-        with one_thread(), torch.no_grad():
+        with scoring():
             net = self.loaded(view)
             users = torch.full((had.shape[0],), -1)
             found: NDArray[Any] = net(SparseInput(normalized(had)), users, torch.arange(had.shape[1])).numpy()

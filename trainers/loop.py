@@ -1,10 +1,10 @@
-"""What a training loop of torch is made of, whatever it trains: one thread, seeds, and a descent that can be taken up again."""
+"""What a torch training loop is made of, whatever it trains: modes, seeds, and a descent that can be taken up again."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,34 @@ _GOLDEN, _MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, and in the end as many as before: the order of additions depends on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+def learning() -> Iterator[None]:
+    """Compute with gradients, as nothing but the trainer says: one thread, float32, no autocast; then all is as before."""
+    with _undisturbed(), torch.enable_grad():
         yield
+
+
+@contextmanager
+def scoring() -> Iterator[None]:
+    """Compute without gradients, as nothing but the trainer says: one thread, float32, no autocast; then all is as before."""
+    with _undisturbed(), torch.no_grad():
+        yield
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    # The order of additions depends on the number of threads.
+    before = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(False))
+            for device in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+                modes.enter_context(torch.autocast(device, enabled=False))
+            yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        torch.set_default_dtype(before[1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embstore import Batch, Checkout, InvalidInputError, Rows, Schema, View
-from trainers.loop import Run, mixed, one_thread, own_randomness
+from trainers.loop import Run, learning, mixed, own_randomness, scoring
 from trainers.sampling import shuffled_batches
 from trainers.uncompiled import NetAdam, TableAdam
 
@@ -134,10 +134,10 @@ class NetTrainer(ABC):
 
     def train(self, work: Checkout, batch: Batch) -> Iterator[Metrics]:
         """Train and stage epoch by epoch, going on where the checkout is."""
-        with one_thread(), own_randomness():
+        with learning(), own_randomness():
             run = self.begin(work, batch)
         for _ in range(self.epochs):
-            with one_thread(), own_randomness():
+            with learning(), own_randomness():
                 run.net.train()
                 found = self.epoch(run, run.epoch)
                 run.epoch += 1
@@ -165,18 +165,20 @@ class NetTrainer(ABC):
         InvalidInputError
             If the view lacks one of its arrays.
         """
-        with own_randomness():
+        with scoring(), own_randomness():
             net = self._seeded_net(view)
+            self._load(view, net)
+        return net.eval()
+
+    def _load(self, view: View, net: nn.Module) -> None:
         every = {**dict(net.named_parameters(remove_duplicate=False)), **dict(net.named_buffers(remove_duplicate=False))}
         bound = {id(every[name]): Rows(rows) if isinstance(rows, str) else rows for name, rows in self.bindings().items()}
         kept, once = net.state_dict(), {**dict(net.named_parameters()), **dict(net.named_buffers())}
-        with torch.no_grad():
-            for name, tensor in once.items():
-                if id(tensor) in bound:
-                    self._load_rows(view, name, tensor, bound[id(tensor)])
-                elif name in kept:
-                    tensor.copy_(torch.from_numpy(self._dense(view, f"model.{self.name}.{name}")))
-        return net.eval()
+        for name, tensor in once.items():
+            if id(tensor) in bound:
+                self._load_rows(view, name, tensor, bound[id(tensor)])
+            elif name in kept:
+                tensor.copy_(torch.from_numpy(self._dense(view, f"model.{self.name}.{name}")))
 
     def _load_rows(self, view: View, name: str, tensor: Tensor, rows: Rows) -> None:
         by_row = tensor.movedim(rows.axis, 0)

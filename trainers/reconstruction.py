@@ -19,7 +19,7 @@ from embstore import Batch, Checkout, InvalidInputError, Normal, SlotSpec, Table
 from trainers.autoencoder_nets import SparseInput
 from trainers.factor_losses import Loss, OfScores, find_loss
 from trainers.histories import SparseRows, histories
-from trainers.loop import Run, one_thread
+from trainers.loop import Run, scoring
 from trainers.milestones import check_milestones, lr_at
 from trainers.minibatches import Batching, UserBatch
 from trainers.net_trainer import Metrics, NetTrainer
@@ -158,7 +158,7 @@ class Reconstruction(NetTrainer):
     def scores(self, view: View, user_rows: I64) -> NDArray[Any]:
         """Return the scores of all items, float32 ``[len(user_rows), n_items]``; row -1 is the mean over all users."""
         known = user_rows >= 0
-        with one_thread(), torch.no_grad():
+        with scoring():
             net = self.loaded(view)
             found = np.empty((len(user_rows), len(view.ids("item"))), np.float32)
             found[known] = self._scores(net, view, user_rows[known])

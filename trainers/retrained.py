@@ -128,7 +128,13 @@ class Retrained:
         base does not learn from ratings, by how high they are ranked (1 - NDCG@100). The pairs are all that the store has
         recorded; a base that learns from ratings, which are not recorded, gets those of this fit, and ids without any keep
         their vectors.
+
+        Raises
+        ------
+        InvalidInputError
+            If nobody has trained the base: then there is nothing that could stand still.
         """
+        self._check_base(work)
         history = without_repeats(batch) if _is_rated(self.model) else whole_record(work, self.entity)
         found, metrics = self._search(work, history)
         self._keep(work, found)
@@ -137,6 +143,13 @@ class Retrained:
         self.fold_in(work, rows, history, entity=self.entity)
         kept = {what: float(work.dense[self._array(what)]) for what in ("lr", "l2", "epochs", "seed")}
         yield {**kept, **metrics, "retrained": float(len(rows))}
+
+    def _check_base(self, work: Checkout) -> None:
+        others = [table for table in self.schema().tables if table.entity != self.entity and table.slots]
+        if others and all(_is_initial(work, table.name) for table in others):
+            names = ", ".join(table.name for table in others)
+            msg = f"trainer {self.name!r}: all rows of {names} are as they begin, {self.base!r} was never trained; fit it first"
+            raise InvalidInputError(msg)
 
     def _search(self, work: Checkout, history: Batch) -> tuple[Probe, dict[str, float]]:
         """Return what is to be trained with, and how it was found."""
@@ -269,6 +282,13 @@ def _fold(base: Any, work: Checkout, rows: I64, batch: Batch, entity: str) -> di
         _check_folds(base, entity)
         found = base.fold_in(work, rows, batch)
     return found
+
+
+def _is_initial(work: Checkout, name: str) -> bool:
+    """Return whether all live rows of a table have their initial vectors."""
+    table = work.table(name)
+    ids = work.ids(table.spec.entity).ids()
+    return np.array_equal(table.get(ids), table.initial(ids))
 
 
 def _owners(batch: Batch, entity: str) -> I64:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from embstore import Batch, Checkout, Schema, View
 from trainers.columns import Column, columns_of, inputs, schema_of
 from trainers.learned import Learned, load, n_rows, take
-from trainers.loop import one_thread
+from trainers.loop import learning, scoring
 from trainers.losses import softmax_loss
 from trainers.nets import TwoTowerNet
 from trainers.rehearsal import Rehearsal
@@ -111,11 +111,11 @@ class TwoTower:
     def train(self, work: Checkout, batch: Batch) -> Iterator[dict[str, float]]:
         """Train and stage epoch by epoch; the order depends on the seed and on how many epochs there have been."""
         columns, rehearsal = columns_of(self), Rehearsal(work, batch, share=self.rehearsal, seed=self.seed)
-        with one_thread():
+        with learning():
             net = self._net(work, columns)
             learned = Learned(work, net, self.name, columns, lr=self.lr, l2=self.l2, seed=self.seed)
         for epoch in learned.epochs(self.epochs):
-            with one_thread():
+            with learning():
                 loss = self._epoch(learned, net, *rehearsal.pairs(epoch), epoch)
                 learned.stage(epoch)
             yield {"loss": loss}
@@ -143,7 +143,7 @@ class TwoTower:
         """
         from scipy.sparse import csr_array
 
-        with one_thread(), torch.no_grad():
+        with scoring():
             net, values = self._loaded(work), inputs(work, columns_of(self), self.name)
             live = work.ids("item").live_rows()
             items = net("item", take(values, net.columns["item"], live)).numpy().astype(np.float64)
@@ -185,7 +185,7 @@ class TwoTower:
             If the view was not trained with all of these columns.
         """
         values = inputs(view, columns_of(self), self.name)
-        with one_thread(), torch.no_grad():
+        with scoring():
             net = self._loaded(view)
             users = net("user", take(values, net.columns["user"], user_rows))
             items = net("item", take(values, net.columns["item"], np.arange(len(view.ids("item")))))

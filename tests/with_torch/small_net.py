@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embstore import Batch, Normal, Schema, TableSpec, View
-from trainers.loop import Run
+from trainers.loop import Run, scoring
 from trainers.net_trainer import NetTrainer
 
 SIDES = ("user", "item")
@@ -70,8 +70,8 @@ class Small(NetTrainer):
 
     def scores(self, view: View, user_rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the logits of all items for some users; row -1 is the mean user."""
-        net = self.loaded(view)
-        with torch.no_grad():
+        with scoring():
+            net = self.loaded(view)
             table = net.users.weight
             users = torch.where(torch.from_numpy(user_rows >= 0)[:, None], table[user_rows], table.mean(0))
             found: NDArray[Any] = ((users * net.head.weight) @ net.items.weight.T + net.head.bias).numpy()

@@ -13,7 +13,7 @@ from torch import nn
 
 import embstore
 from embstore import Checkout, Rows, TableSpec
-from embstore.errors import EmbstoreError, InvalidInputError, SchemaMismatchError, UnknownNameError
+from embstore.errors import EmbstoreError, InvalidInputError, SchemaMismatchError, UnknownIdError, UnknownNameError
 from tests.with_torch.test_binding_cases import DIM, ITEMS, USERS, Net, Run, new_store
 
 N = len(ITEMS)
@@ -97,6 +97,17 @@ def test_not_a_checkout(work: Checkout) -> None:
         embstore.bind(work, [], None, {})  # type: ignore[arg-type]
 
 
+def test_what_has_no_names(work: Checkout) -> None:
+    """Parameters, extras and working sets go by names; the message has an example."""
+    model: nn.Module = nn.Embedding(N, DIM)
+    with pytest.raises(InvalidInputError, match="parameters list: give a mapping, such as {'user.weight': 'user'}"):
+        embstore.bind(work, model, None, ["weight"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="extra list: give a mapping, such as {'scheduler': scheduler}"):
+        embstore.bind(work, model, None, {}, extra=[1])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=r"ids list: give a mapping, such as {'user': \[3, 1\]}"):
+        embstore.bind(work, model, None, {"weight": "item"}).restore([1, 2])  # type: ignore[arg-type]
+
+
 def test_wrong_optimizers(work: Checkout) -> None:
     """What is no optimizer, a name that cannot be one, and parameters of another module."""
     model = Net(len(USERS), N)
@@ -177,6 +188,27 @@ def test_a_parameter_that_was_replaced(work: Checkout) -> None:
     model.weight = nn.Parameter(torch.zeros(N, DIM))
     with pytest.raises(InvalidInputError, match="'weight' was replaced since the module was bound"):
         binding.stage()
+
+
+def test_a_module_that_was_converted(work: Checkout) -> None:
+    """A module that was bound as float32 is not staged as float64: rows would be narrowed, and other arrays not."""
+    model = Net(len(USERS), N)
+    binding = embstore.bind(work, model, None, {"item.weight": "item"})
+    binding.restore()
+    model.double()
+    with pytest.raises(
+        SchemaMismatchError, match=r"'item.weight' has become torch.float64 since it was bound, table 'item' has fl"
+    ):
+        binding.stage()
+    assert "model.head.weight" not in work.dense
+
+
+def test_positions_outside_the_working_set(work: Checkout) -> None:
+    """The message has the id as it was given."""
+    binding = embstore.bind(work, nn.Embedding(2, DIM), None, {"weight": "item"})
+    binding.restore({"item": [1003, 1001]})
+    with pytest.raises(UnknownIdError, match="item id 1002: 1 not in the working set; restore with them"):
+        binding.positions("item", [1001, 1002])
 
 
 def test_positions_where_leading_rows_differ(work: Checkout) -> None:

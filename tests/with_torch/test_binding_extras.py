@@ -14,8 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import embstore
-from embstore import Store
-from embstore.errors import InvalidInputError
+from embstore import Schema, Store, TableSpec
+from embstore.errors import InvalidInputError, SchemaMismatchError
 
 
 def _new_store() -> Store:
@@ -108,6 +108,25 @@ def test_averages_and_scalers() -> None:
         embstore.bind(work, model, None, {}, extra={"average": other, "scaler": other_scaler}).restore()
     assert {k: v.tolist() for k, v in other.state_dict().items()} == {k: v.tolist() for k, v in average.state_dict().items()}
     assert other_scaler.state_dict() == scaler.state_dict()
+
+
+def test_averages_do_not_grow() -> None:
+    """Rows of new ids are missing in an averaged model that is an extra; the message says where they would not be."""
+    store = embstore.create(f"memory://{uuid.uuid4()}", schema=Schema((TableSpec("item", "item", 3),)))
+    with store.checkout() as work:
+        work.append("item", [1, 2])
+        model = nn.Embedding(2, 3)
+        embstore.bind(work, model, None, {"weight": "item"}, extra={"average": AveragedModel(model)}).stage()
+        work.commit("saved")
+    with store.checkout() as work:
+        work.append("item", [3])
+        model = nn.Embedding(3, 3)
+        binding = embstore.bind(work, model, None, {"weight": "item"}, extra={"average": AveragedModel(model)})
+        with pytest.raises(
+            SchemaMismatchError, match=r"extra.average: .*size mismatch .*; tensors of an extra do not grow: leave it"
+        ):
+            binding.restore()
+        work.discard()
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"x", 1j, torch.zeros(2).to_sparse(), lambda: 0])

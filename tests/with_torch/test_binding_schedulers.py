@@ -217,6 +217,35 @@ def test_another_number_of_groups_or_parts() -> None:
         _resume(store, other)
 
 
+@pytest.mark.parametrize("joins_late", [False, True])
+@pytest.mark.parametrize("kind", ["step", "exponential", "plateau"])
+def test_a_group_that_came_after_the_binding(kind: str, joins_late: bool) -> None:
+    """Its rate goes on where it was, whether the resumed run has it from the start or again only later."""
+    store = _new_store()
+    run, resumed = Run(kind), Run(kind)
+    more = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    with store.checkout() as work:
+        run.model.register_parameter("more", more[0])
+        binding = embstore.bind(work, run.model, run.optimizer, {}, extra={"scheduler": run.scheduler})
+        run.epoch(0)
+        run.optimizer.add_param_group({"params": more[0], "lr": 0.02})
+        for number in range(1, 5):
+            run.epoch(number)
+        binding.stage()
+        work.commit("saved")
+    resumed.model.register_parameter("more", more[1])
+    group = {"params": more[1], "lr": 0.02}
+    with store.checkout() as work:
+        if not joins_late:
+            resumed.optimizer.add_param_group(group)
+            resumed.scheduler = MAKERS[kind](resumed.optimizer)
+        binding = embstore.bind(work, resumed.model, resumed.optimizer, {}, extra={"scheduler": resumed.scheduler})
+        if joins_late:
+            resumed.optimizer.add_param_group(group)
+        binding.restore()
+    assert resumed.options() == run.options()
+
+
 class Warmup(schedulers.LRScheduler):
     """A stranger's scheduler with a count of its own."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import embstore
-from embstore import Rows, TableSpec
+from embstore import Rows, Schema, TableSpec
 from embstore.owned import Entry, owners
 from tests.with_torch.test_binding_cases import DIM, FILLS, ITEMS, TABLES, USERS, Run, bits, new_store, train_and_commit
 
@@ -188,6 +188,34 @@ def test_shapes_decide_what_is_a_slot() -> None:
     assert {k: (type(v), bits(v), getattr(v, "shape", None)) for k, v in found.items()} == {
         k: (type(v), bits(v), getattr(v, "shape", None)) for k, v in stored.items()
     }
+
+
+def _one_row_more(n_rows: int, kind: str) -> list[torch.Tensor]:
+    """Return the state of Adafactor after a step, a commit, an id more, and another step."""
+    ids, store = (
+        ITEMS[: n_rows + 1],
+        embstore.create(f"memory://adafactor-{n_rows}-{kind}", schema=Schema((TableSpec("t", "item", 4),))),
+    )
+    for known in (ids[:-1], ids):
+        with store.checkout() as work:
+            work.append("item", known)
+            model: Any = nn.Embedding(len(known), 4) if kind == "rows" else nn.Linear(len(known), 4, bias=False)
+            adafactor = torch.optim.Adafactor(model.parameters(), lr=0.1)
+            binding = embstore.bind(work, model, adafactor, {"weight": "t" if kind == "rows" else Rows("t", axis=1)})
+            binding.restore()
+            (model.weight**2).sum().backward()
+            adafactor.step()
+            binding.stage()
+            work.commit("a step")
+    return [store.at().dense["optim"], *adafactor.state[model.weight].values()]
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns"])
+def test_means_over_rows_are_no_rows_of_one(kind: str) -> None:
+    """Adafactor's means over rows have the shape of a table with one row, and are no slots of it either."""
+    one, more = _one_row_more(1, kind), _one_row_more(2, kind)
+    assert one[0].tobytes() == more[0].tobytes()
+    assert [value.ndim for value in one[1:]] == [value.ndim for value in more[1:]]
 
 
 def test_half_the_state_is_no_state() -> None:
