@@ -151,7 +151,13 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         msg = f"module 'embstore' has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(_NAMES[name]), name)
+    try:
+        home = import_module(_NAMES[name])
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return import_module("embstore.torchless").stand_in(name)
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,8 @@ def write(path: FilePath, user_ids: NDArray[Any], item_ids: NDArray[Any], rating
     Raises
     ------
     InvalidInputError
-        If the path does not end in ``.npz``, or a rating is 0, which a sparse matrix cannot tell from no pair.
+        If the path does not end in ``.npz`` or no file can be made there, or a rating is 0, which a sparse matrix cannot tell
+        from no pair.
     """
     if not is_csr_file(path):
         msg = f"{path}: the ending tells the format; let it be {ENDING}"
@@ -88,7 +89,16 @@ def write(path: FilePath, user_ids: NDArray[Any], item_ids: NDArray[Any], rating
         "data": values[::-1][from_the_end],
     }
     arrays |= _id_arrays("user_ids", users) | _id_arrays("item_ids", items)
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    with _made(path) as file:  # not by its name: numpy would add an ending to ``.NPZ``
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _made(path: FilePath) -> BinaryIO:
+    try:
+        return Path(path).open("wb")
+    except OSError as error:
+        msg = f"{path}: cannot be written: {error.strerror}; give a file in a folder that there is"
+        raise InvalidInputError(msg) from error
 
 
 def _id_arrays(name: str, ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -140,6 +150,6 @@ def _unless_damaged(path: FilePath, load: Callable[[], tuple[Any, list[Any]]]) -
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise InvalidInputError(msg) from None
-    except (OSError, EOFError, KeyError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: no sparse matrix as scipy.sparse.save_npz writes it: {str(error).strip()}"
         raise InvalidInputError(msg) from error

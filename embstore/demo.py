@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,9 +48,10 @@ class Month:
     users, items
         How many there are, and how many of them are new.
     rows_changed
-        Rows of users and items that were there before and are not as they were.
+        Users and items that were there before and are not as they were.
     version_bytes
-        What the store has grown by on disk, metadata of the engine included.
+        What the store has grown by on disk, metadata of the engine included; where it is in no folder, what the version says
+        that it wrote, without that metadata.
     full_bytes
         What all vectors, slots and ids take: a checkpoint written whole.
     seconds
@@ -96,12 +96,12 @@ class Retraining:
         Raises
         ------
         InvalidInputError
-            If the interactions have no times.
+            If there are no interactions, or they have no times.
         """
         for name, part in months(interactions):
             train, test = part.split("within", TEST_SHARE)
             known = self._known_users(train)
-            before, started = files_bytes(self.store), time.perf_counter()
+            before, started = taken_bytes(self.store), time.perf_counter()
             version = fit(self.store, self.trainer, train, message=f"retrain on {name}")
             seconds = time.perf_counter() - started
             popular = fit(self.baseline_store, self.baseline, train, message=f"count {name}")
@@ -111,7 +111,7 @@ class Retraining:
                 users=_grown(version, "user"),
                 items=_grown(version, "item"),
                 rows_changed=rows_changed(version),
-                version_bytes=files_bytes(self.store) - before,
+                version_bytes=taken_bytes(self.store) - before,
                 full_bytes=full_bytes(version),
                 seconds=seconds,
                 returning=quality(version, popular, returning),
@@ -132,9 +132,12 @@ def months(interactions: Interactions) -> Iterator[tuple[str, Interactions]]:
     Raises
     ------
     InvalidInputError
-        If there are no times, or they cannot be times since 1970.
+        If there are no interactions or no times, or these cannot be times since 1970.
     """
-    if interactions.times is None or not len(interactions):
+    if not len(interactions):
+        msg = "no pairs: a retraining month by month needs some, with times"
+        raise InvalidInputError(msg)
+    if interactions.times is None:
         msg = "a retraining month by month needs interactions with times; name their column with --columns time=…"
         raise InvalidInputError(msg)
     seconds = _seconds(interactions.times)
@@ -149,7 +152,7 @@ def _seconds(times: NDArray[Any]) -> NDArray[np.int64]:
         if times.min() >= 0 and times.max() / unit <= _LATEST_SECOND:
             seconds: NDArray[np.int64] = np.floor_divide(times, unit).astype(np.int64)
             return seconds
-    msg = f"times from {times.min()} to {times.max()}: give seconds or nanoseconds since 1970, or dates"
+    msg = f"times from {times.min()} to {times.max()}: give seconds, milli-, micro- or nanoseconds since 1970, or dates"
     raise InvalidInputError(msg)
 
 
@@ -172,8 +175,11 @@ def _grown(version: Version, entity: str) -> tuple[int, int]:
 
 
 def rows_changed(version: Version) -> int:
-    """Return how many rows of all tables, there before, the version changed."""
-    return sum(table["changed"] for table in version.lineage["counts"]["tables"].values())
+    """Return how many rows of all entities, there before, the version changed, be it in one table or in several."""
+    written: dict[str, set[int]] = {entity: set() for entity in version.entities}
+    for name, spec in version.tables.items():
+        written[spec.entity].update(version.changed_rows(name).tolist())
+    return sum(map(len, written.values()))
 
 
 def full_bytes(version: Version) -> int:
@@ -187,8 +193,8 @@ def full_bytes(version: Version) -> int:
     return total
 
 
-def files_bytes(store: Store) -> int:
-    """Return the bytes of all files of a store in a folder; 0 for one in memory."""
-    if store.url.startswith("memory://"):
-        return 0
-    return sum(path.stat().st_size for path in Path(os.fspath(store.url)).rglob("*") if path.is_file())
+def taken_bytes(store: Store) -> int:
+    """Return the bytes of all files of a store in a folder, or what the versions on its branch wrote where it is in none."""
+    if "://" in store.url:
+        return sum(version.lineage["bytes"] for version in store.log())
+    return sum(path.stat().st_size for path in Path(store.url).rglob("*") if path.is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embstore import readers
+from embstore.errors import InvalidInputError
 from embstore.names import IdType
 from embstore.readers import FilePath, ParquetFormat, TextFormat
 from embstore.texts import as_ids, as_numbers
@@ -42,7 +44,8 @@ def read_features(
     Raises
     ------
     InvalidInputError
-        If the file is missing, empty or damaged, has another ending or no column of ids, or text where a number is asked for.
+        If the file is missing, empty or damaged, has another ending, no column of ids, a column twice, or text where a number is
+        asked for.
     IdTypeError
         If a type is int64 and a value is no plain whole number.
     """
@@ -50,6 +53,7 @@ def read_features(
     id_column = f"{entity}_id" if isinstance(form, TextFormat) and form.atomic else entity
     header = form.header(readers.existing(path))
     readers.check_columns({entity: id_column}, header, place=str(path))
+    _check_distinct(header, place=str(path))
     frame = form.frame(Path(path))
     if isinstance(form, ParquetFormat):
         return frame.set_index(id_column).rename_axis(entity)
@@ -63,6 +67,13 @@ def read_features(
     }
     ids = as_ids(frame[id_column].tolist(), entity, id_type=types[entity])
     return _frame(columns, ids, entity)
+
+
+def _check_distinct(header: list[str], *, place: str) -> None:
+    name, n_there = Counter(header).most_common(1)[0]
+    if n_there > 1:
+        msg = f"{place}: column {name!r} is there {n_there} times; give each a name of its own"
+        raise InvalidInputError(msg)
 
 
 def _frame(columns: dict[str, Any], ids: Any, entity: str) -> pd.DataFrame:

@@ -6,11 +6,13 @@ Ids are taken item by item: a fixed-width numpy string would turn ``"a\\0"`` int
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embstore.datetimes import are_datetimes, as_datetimes, nanoseconds
 from embstore.errors import IdTypeError, InvalidInputError
 from embstore.names import IdType
 
@@ -82,7 +84,8 @@ def normalize_times(times: object, *, what: str = "time") -> NDArray[Any]:
     Parameters
     ----------
     times
-        One-dimensional: integers or floats of any unit, or datetimes (those with a zone are taken as UTC).
+        One-dimensional: integers or floats of any unit, or datetimes of Python, pandas or numpy. Those with a zone become
+        UTC, those without are taken as UTC.
     what
         How messages call such a value.
 
@@ -98,7 +101,7 @@ def normalize_times(times: object, *, what: str = "time") -> NDArray[Any]:
     """
     values = _numeric(times, what, kinds="iufM")
     if values.dtype.kind == "M":
-        return _nanoseconds(values, what)
+        return nanoseconds(values, what)
     if values.dtype.kind in "iu":
         return _from_integers(values, what)
     values = _finite(values, what)
@@ -251,10 +254,12 @@ def _as_array(values: Any) -> NDArray[Any]:
     dtype = getattr(values, "dtype", None)
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(values, "astype"):
         if getattr(dtype, "kind", None) == "M":
-            return np.asarray(values, "datetime64[ns]")
+            return as_datetimes(values)
         values = np.asarray(values.astype(object), object)
-    if isinstance(values, np.ndarray) and values.dtype == object:
+    if getattr(getattr(values, "dtype", None), "kind", "") == "O":
         values = values.tolist()
+    if are_datetimes(values):
+        return as_datetimes(values)
     try:
         return np.asarray(np.ma.filled(values, np.nan) if isinstance(values, np.ma.MaskedArray) else values)
     except ValueError:
@@ -263,10 +268,13 @@ def _as_array(values: Any) -> NDArray[Any]:
 
 
 def _not_numeric(array: NDArray[Any], what: str, kinds: str) -> str:
-    asked = "numbers or numpy datetimes" if "M" in kinds else "numbers"
+    asked = "numbers or datetimes" if "M" in kinds else "numbers"
     if array.ndim != 1:
         return f"{what}s as {array.ndim}-dimensional: pass one dimension of {asked}"
-    odd = (position for position, value in enumerate(array) if not isinstance(value, (int, float, np.number)))
+    fitting: tuple[type, ...] = (int, float, np.number)
+    if "M" in kinds and isinstance(array[0], datetime):
+        asked, fitting = f"{asked}, not both", (datetime,)
+    odd = (position for position, value in enumerate(array) if not isinstance(value, fitting))
     position = next(odd, 0)
     return f"{what} {_shown(array[position])} at position {position}: pass {asked}, none missing"
 
@@ -279,17 +287,3 @@ def _finite(values: NDArray[Any], what: str) -> NDArray[np.float64]:
         msg = f"{what} {values[position]} at position {position}: pass finite numbers; fill in or drop the missing ones"
         raise InvalidInputError(msg)
     return values
-
-
-def _nanoseconds(values: NDArray[Any], what: str) -> NDArray[np.int64]:
-    missing = np.isnat(values)
-    if missing.any():
-        msg = f"{what} NaT at position {int(missing.argmax())}: fill in or drop the missing ones"
-        raise InvalidInputError(msg)
-    # Looked at first: numpy wraps around silently where a date is too far away, or raises, by its version.
-    outside = (values < np.datetime64("1677-09-22")) | (values > np.datetime64("2262-04-11"))
-    if outside.any():
-        position = int(outside.argmax())
-        msg = f"{what} {values[position]} at position {position}: outside 1677 to 2262, which int64 nanoseconds can hold"
-        raise InvalidInputError(msg)
-    return values.astype("datetime64[ns]").astype(np.int64)

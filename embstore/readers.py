@@ -141,7 +141,7 @@ def format_of(path: FilePath) -> Format:
     for ending, form in FORMATS.items():
         if name.endswith(ending):
             return form
-    msg = f"{path}: the ending tells the format, and is none of {', '.join(FORMATS)}"
+    msg = f"{path}: the ending tells the format, and is none of {', '.join(FORMATS)} (and .npz for pairs)"
     raise InvalidInputError(msg)
 
 

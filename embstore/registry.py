@@ -11,6 +11,7 @@ from typing import Any
 from embstore.checkout import Checkout
 from embstore.errors import InvalidInputError, UnknownTrainerError
 from embstore.lineage import trained_by
+from embstore.torchless import NEEDS_TORCH
 from embstore.trainer import Trainer, with_settings
 from embstore.version import Version
 
@@ -70,7 +71,9 @@ def _load(entry: EntryPoint) -> type[Any]:
     try:
         kind = entry.load()
     except Exception as error:  # whatever a stranger's module raises while it is imported
-        msg = f"trainer {entry.name!r} of {_origin(entry)} cannot be imported: {error}; install what it needs, or mend it"
+        lacks_torch = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+        reason = f"it {NEEDS_TORCH}" if lacks_torch else f"{error}; install what it needs, or mend it"
+        msg = f"trainer {entry.name!r} of {_origin(entry)} cannot be imported: {reason}"
         raise UnknownTrainerError(msg) from error
     if not isinstance(kind, type) or not is_dataclass(kind) or getattr(kind, "name", None) != entry.name:
         msg = f"trainer {entry.name!r} of {_origin(entry)}: {entry.value} is no dataclass with name = {entry.name!r}; mend it"

@@ -64,7 +64,7 @@ def _dates(texts: list[str]) -> Any:
     written = [text if text[:1].isdigit() else "" for text in texts]
     dates = pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
     if dates.hasnans:
-        raise _no_number(texts, "time", int(dates.isna().argmax()), "numbers, or dates such as 2026-11-30 12:00")
+        raise _no_number(texts, "time", int(dates.isna().argmax()), "numbers, or dates of 1677 to 2262 such as 2026-11-30 12:00")
     return dates
 
 

@@ -184,6 +184,18 @@ def test_wrong_use(arguments: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+def test_standard_input_that_is_closed(store: Path) -> None:
+    """Who was started without a standard input has no ids to append."""
+    done = outcome("sh", "-c", f"{SCRIPT} append {store} user - -m x <&-")
+    assert done == (2, "", "error: standard input: no ids\n")
+
+
+@pytest.mark.parametrize("to", ["2>/dev/full", "2>&-"])
+def test_standard_error_that_takes_nothing(store: Path, to: str) -> None:
+    """The exit code says what went wrong, also where the message cannot be written."""
+    assert outcome("sh", "-c", f"{SCRIPT} log {store} nope {to}") == (3, "", "")
+
+
 def test_bug_is_a_traceback(tmp_path: Path) -> None:
     """Only what embstore raises on purpose becomes a line; the fault of a plug-in, as any other, is shown as it is."""
     info = tmp_path / "faulty-1.0.dist-info"

@@ -127,6 +127,18 @@ def test_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         write("text")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["log", "--help"], ["trainers"]])
+def test_full_disk_ends_a_program(arguments: list[str], unbuffered: str) -> None:
+    """Whatever is written, however Python buffers it, a disk that is full is one line and an exit code."""
+    command = [sys.executable, "-m", "embstore", *arguments]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    told = "error: standard output: No space left on device; the text is not complete\n"
+    assert (done.returncode, done.stderr) == (5, told)
+
+
 def test_closed_pipe_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody reads is for the program to end on."""
     monkeypatch.setattr("sys.stdout", Stream(fails=errno.EPIPE))

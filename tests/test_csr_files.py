@@ -36,8 +36,8 @@ def test_pairs_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[tu
 
 def test_scipy_reads_them(tmp_path: Path) -> None:
     """The file is a matrix to scipy, and to whoever reads scipy's: rows and columns by ascending ids, ones without ratings."""
-    Interactions([9, 3, 3], ["b", "a", "b"]).to_csr_file(tmp_path / "pairs.NPZ.npz")
-    matrix = scipy.sparse.load_npz(tmp_path / "pairs.NPZ.npz")
+    Interactions([9, 3, 3], ["b", "a", "b"]).to_csr_file(tmp_path / "pairs.NPZ")
+    matrix = scipy.sparse.load_npz(tmp_path / "pairs.NPZ")
     assert (matrix.format, matrix.toarray().tolist(), matrix.has_canonical_format) == ("csr", [[1, 1], [0, 1]], True)
 
 
@@ -92,6 +92,15 @@ def _flipped(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def _encrypted(path: Path) -> None:
+    """Set the bit that says so, in the first entry and in the directory."""
+    _without_ids(path)
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -103,6 +112,7 @@ def _flipped(path: Path) -> None:
         (_no_matrix, "no sparse matrix"),
         (_cut_short, "no sparse matrix"),
         (_flipped, "no sparse matrix"),
+        (_encrypted, "no sparse matrix as scipy.sparse.save_npz writes it: .* is encrypted"),
     ],
 )
 def test_files_that_are_none_are_refused(tmp_path: Path, make: Callable[[Path], Any], message: str) -> None:
@@ -125,3 +135,12 @@ def test_what_a_matrix_cannot_say_is_refused(tmp_path: Path) -> None:
         Interactions.from_file(tmp_path / "a.npz", columns={"user": "customer"})
     with pytest.raises(InvalidInputError, match=r"give a sparse matrix of shape \(3, 2\)"):
         Interactions.from_csr_file(tmp_path / "a.npz", user_ids=[1, 2, 3])
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder that is not there, or one that has the file's name."""
+    (tmp_path / "a.npz").mkdir()
+    for path in (tmp_path / "missing" / "a.npz", tmp_path / "a.npz"):
+        with pytest.raises(InvalidInputError, match=r"a.npz: cannot be written: .*; give a file in a folder that there is"):
+            Interactions([1, 2], [3, 4]).to_csr_file(path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.npz"]

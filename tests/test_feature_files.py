@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import embstore
@@ -64,6 +66,9 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
         ("people.csv", "user,age\n7,old\n", "age 'old' at position 0: give a number"),
         ("people.txt", "user,age\n7,1\n", "the ending tells the format"),
         ("people.user", "user:token\tage:float\n7\t1\n", "column 'user_id' for user"),
+        ("people.csv", "user,age,zip,age\n7,1,2,3\n", "people.csv: column 'age' is there 2 times; give each a name of its own"),
+        ("people.csv", "user,,\n7,1,2\n", "column '' is there 2 times"),
+        ("people.user", "user_id:token\tage:float\tage:token\n7\t1\t1\n", "column 'age' is there 2 times"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, name: str, text: str, reason: str) -> None:
@@ -72,6 +77,14 @@ def test_files_that_cannot_be_used(tmp_path: Path, name: str, text: str, reason:
     file.write_text(text)
     with pytest.raises(InvalidInputError, match=reason):
         read_features(file, "user", numbers=["age"])
+
+
+def test_parquet_with_a_column_twice(tmp_path: Path) -> None:
+    """None of both is taken for the other."""
+    file, ages = tmp_path / "people.parquet", pa.array([24.5, 31.0])
+    pq.write_table(pa.Table.from_arrays([pa.array([7, 8]), ages, ages], ["user", "age", "age"]), file)
+    with pytest.raises(InvalidInputError, match="column 'age' is there 2 times; give each a name of its own"):
+        read_features(file, "user")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_bpr_recommends_at_once(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", [2**70, -(2**63) - 1])
+def test_a_seed_that_no_table_can_have_is_left_out(tmp_path: Path, seed: int) -> None:
+    """A model whose seed is beyond 64 bits makes a version that recommends all the same."""
+    version = imported(write(tmp_path / "saved", trained(bpr_variables()), settings={**BPR, "seed": seed}))
+    assert 2 == len(embstore.recommend(version, USERS[:1], k=2))
+
+
 def test_training_goes_on(tmp_path: Path) -> None:
     """A fit takes up the optimizer where LibRecommender left it; new ids begin at their first step."""
     store = new_store()

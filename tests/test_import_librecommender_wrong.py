@@ -55,9 +55,24 @@ def test_a_pickle_runs_nothing(tmp_path: Path, wrap: Any) -> None:
     assert not mark.exists()
 
 
+# Where the directory of a zip says of its first file: that it is encrypted, and by which method it is packed.
+_FLAGS, _METHOD = 8, 10
+
+
+def mark(path: Path, place: int, value: int) -> None:
+    """Set a byte of the first entry of a zip's directory."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(data)
+
+
 def spoil(folder: Path, how: str) -> Path:
     """Damage a saved model in one way; return the path to import."""
-    if how.endswith((".npz", ".json", ".pkl")):
+    if how == "encrypted":
+        mark(folder / "m_tf_variables.npz", _FLAGS, 1)
+    elif how == "packed otherwise":
+        mark(folder / "m_data_info.npz", _METHOD, 99)
+    elif how.endswith((".npz", ".json", ".pkl")):
         (folder / how).write_bytes((folder / how).read_bytes()[:40])
     elif how == "several":
         write(folder, {}, model="other")
@@ -75,6 +90,8 @@ def spoil(folder: Path, how: str) -> Path:
     [
         ("m_tf_variables.npz", "cannot be read as arrays"),
         ("m_data_info.npz", "cannot be read as arrays"),
+        ("encrypted", "m_tf_variables.npz: cannot be read as arrays: .*encrypted"),
+        ("packed otherwise", "m_data_info.npz: cannot be read as arrays: .*compression"),
         ("m_hyper_parameters.json", "cannot be read"),
         ("m_user_consumed.pkl", "no pickle of plain data"),
         ("several", "several models \\(m, other\\); name one"),

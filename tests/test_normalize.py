@@ -6,7 +6,7 @@ import enum
 import math
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -166,6 +166,10 @@ NANOSECONDS = [1767323045 * 10**9, -(10**9)]
         pd.Series(pd.to_datetime(DATES)),
         pd.Series(pd.to_datetime(DATES, utc=True)).dt.tz_convert("Asia/Tokyo"),
         pd.Series(pd.to_datetime(DATES)).astype("timestamp[us][pyarrow]"),
+        [datetime.fromisoformat(date) for date in DATES],
+        [datetime.fromisoformat(date).replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=-5))) for date in DATES],
+        (pd.Timestamp(DATES[0]), pd.Timestamp(DATES[1], tz="UTC").tz_convert("Asia/Tokyo")),
+        pd.Series([pd.Timestamp(DATES[0]), np.datetime64(DATES[1])], dtype=object),
         NANOSECONDS,
         pd.Series(NANOSECONDS, dtype="Int64"),
         np.array(NANOSECONDS, object),
@@ -175,6 +179,37 @@ def test_datetimes_are_nanoseconds(times: object) -> None:
     """Datetimes of any unit, and of any zone taken as UTC, become int64 nanoseconds; integers stay."""
     result = normalize_times(times)
     assert (result.dtype, result.tolist()) == (np.int64, NANOSECONDS)
+
+
+def test_datetimes_keep_their_nanoseconds() -> None:
+    """What a Timestamp knows beyond a microsecond stays, in a list as in a Series, also beside coarser ones."""
+    times = [pd.Timestamp(1_767_323_045_123_456_789, tz="UTC"), datetime(1970, 1, 1)]
+    assert [1_767_323_045_123_456_789, 0] == normalize_times(times).tolist()
+    assert [1_767_323_045_123_456_789] == normalize_times(pd.Series(times[:1])).tolist()
+
+
+FAR = ["2026-01-01", "9999-12-31"]
+FAR_ABOVE = pd.Series(np.array(FAR, "datetime64[us]"))
+FAR_BELOW = pd.Series(np.array(["0001-01-01"], "datetime64[us]"))
+
+
+@pytest.mark.parametrize(
+    ("times", "position"),
+    [
+        (FAR_ABOVE.dt.tz_localize("UTC"), 1),
+        (pd.DatetimeIndex(FAR_ABOVE).tz_localize("Asia/Tokyo"), 1),
+        (FAR_BELOW.dt.tz_localize("UTC"), 0),
+        *((FAR_ABOVE.astype(f"timestamp[{kind}][pyarrow]"), 1) for kind in ("s", "us", "us, tz=UTC")),
+        ([datetime.fromisoformat(date) for date in FAR], 1),
+        ([datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5)))], 0),
+        ([pd.Timestamp(1), datetime(9999, 12, 31, tzinfo=UTC)], 1),
+        ([np.datetime64(1, "ns"), np.datetime64("3000")], 1),
+    ],
+)
+def test_distant_datetimes_are_refused(times: object, position: int) -> None:
+    """A date that int64 nanoseconds cannot hold is refused in whatever form it comes, and never becomes another date."""
+    with pytest.raises(InvalidInputError, match=rf"time \d{{4,5}}-.* at position {position}: outside 1677 to 2262"):
+        normalize_times(times)
 
 
 @pytest.mark.parametrize(
@@ -203,10 +238,14 @@ def test_numeric_times(times: object, expected: list[float], dtype: type) -> Non
         (np.array(["2026", "NaT"], "datetime64[s]"), "time NaT at position 1"),
         (np.array(["2026", "3000"], "datetime64[s]"), "time 3000-01-01T00:00:00 at position 1: outside 1677 to 2262"),
         (np.array([2**63], np.uint64), "time 9223372036854775808 at position 0: does not fit in int64"),
-        ([np.int64(1), None], "time None at position 1: pass numbers or numpy datetimes"),
+        ([np.int64(1), None], "time None at position 1: pass numbers or datetimes"),
         (pd.Series([1, None], dtype="Int64"), "time <NA> at position 1: pass numbers"),
-        (["2026-01-01"], "time .*2026-01-01.* at position 0: pass numbers or numpy datetimes"),
-        ([datetime(2026, 1, 1)], "at position 0: pass numbers or numpy datetimes"),
+        (["2026-01-01"], "time .*2026-01-01.* at position 0: pass numbers or datetimes"),
+        ([datetime(2026, 1, 1), 5], "time 5 at position 1: pass numbers or datetimes, not both"),
+        ([5, datetime(2026, 1, 1)], "time datetime.* at position 1: pass numbers or datetimes"),
+        ([datetime(2026, 1, 1), None], "time None at position 1: pass numbers or datetimes"),
+        ([datetime(2026, 1, 1), pd.NaT], "time NaT at position 1: fill in or drop"),
+        (pd.Series(pd.to_datetime(["2026", None], utc=True)), "time NaT at position 1: fill in or drop"),
         ([True], "at position 0: pass numbers"),
         (np.array([1], "timedelta64[s]"), "at position 0: pass numbers"),
         ([[1], [2]], "times as 2-dimensional: pass one dimension"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_built_in_is_found() -> None:
     """A built-in trainer comes in by the door of all trainers."""
     assert embstore.find_trainer("popularity") is Popularity
     assert installed_trainers()["popularity"].startswith("embstore ")
+
+
+def test_packages_say_that_they_are_typed() -> None:
+    """Type checkers believe the annotations of both packages."""
+    assert all((files(package) / "py.typed").is_file() for package in ("embstore", "trainers"))
 
 
 def test_unknown_name_lists_the_known() -> None:

@@ -52,6 +52,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.data is None:
         parser.error("give --data, or set EMBSTORE_DATA to the folder with the data sets")
+    if not (chosen.data / "ml-100k").is_dir():
+        parser.error(f"--data {chosen.data}: no folder with ml-100k in it")
     parts = load(DATA_SETS["ml-100k"], chosen.data)
     for name in chosen.model:
         print(f"\n{name}", flush=True)

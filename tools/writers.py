@@ -185,6 +185,8 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=40, help="commits of each (default 40)")
     parser.add_argument("--busy", action="store_true", help="a process that makes tags and one that compacts beside them")
     chosen = parser.parse_args()
+    if min(chosen.writers, chosen.commits) < 1:
+        parser.error("--writers and --commits: give 1 or more")
     with tempfile.TemporaryDirectory(prefix="embstore-writers-") as folder:
         store = embstore.create(Path(folder) / "store", schema=SCHEMA)
         start = time.perf_counter()

@@ -37,19 +37,22 @@ def demo(store: str, file: str, *, titles: str | None, columns: tuple[str, ...])
     """
     import embstore
     from embstore.cli.output import show
+    from embstore.demo import months
 
     pairs = embstore.Interactions.from_file(file, columns=options.parse_columns(columns))
     names = _titles(titles) if titles else {}
+    # What cannot be used is refused before there is a store.
+    n_months = sum(1 for _ in months(pairs))
     opened = embstore.create(store)
-    months = _run(opened, pairs, "retraining")
-    show(*_tables(months))
-    show(*_summary(months, _dense_bytes(pairs)))
+    done = _run(opened, pairs, "retraining", n_months=n_months)
+    show(*_tables(done))
+    show(*_summary(done, _dense_bytes(pairs, n_months=n_months)))
     _tour(opened, names)
 
 
-def _run(store: Store, pairs: Interactions, what: str, **settings: Any) -> list[Month]:
+def _run(store: Store, pairs: Interactions, what: str, *, n_months: int, **settings: Any) -> list[Month]:
     import embstore
-    from embstore.demo import Retraining, months
+    from embstore.demo import Retraining
     from embstore.progress import progress
 
     trainer = embstore.find_trainer("bpr")(**settings)
@@ -57,20 +60,20 @@ def _run(store: Store, pairs: Interactions, what: str, **settings: Any) -> list[
         baseline = embstore.create(Path(folder) / "popularity", durability="none")
         work = Retraining(store, trainer, baseline, embstore.find_trainer("popularity")())
         done = []
-        total = len(list(months(pairs)))
-        with progress(what, total=total, shown=not options.is_quiet()) as step:
+        with progress(what, total=n_months, shown=not options.is_quiet()) as step:
             for month in work.run(pairs):
                 done.append(month)
                 step(len(done), month.name)
     return done
 
 
-def _dense_bytes(pairs: Interactions) -> int:
+def _dense_bytes(pairs: Interactions, *, n_months: int) -> int:
     """Return what the versions take where the optimizer moves every row at every step."""
     import embstore
 
     with tempfile.TemporaryDirectory() as folder:
-        months = _run(embstore.create(Path(folder) / "dense", durability="none"), pairs, "with a dense optimizer", lazy=False)
+        dense = embstore.create(Path(folder) / "dense", durability="none")
+        months = _run(dense, pairs, "with a dense optimizer", n_months=n_months, lazy=False)
     return sum(month.version_bytes for month in months)
 
 
@@ -177,19 +180,16 @@ def _titles(path: str) -> dict[str, str]:
     InvalidInputError
         If the file cannot be read, or has no columns of items and titles.
     """
-    import pandas as pd
-
+    from embstore import readers
     from embstore.errors import InvalidInputError
 
-    try:
-        frame = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        msg = f"titles {path!r}: cannot be read ({error})"
-        raise InvalidInputError(msg) from error
-    columns = {name.partition(":")[0]: name for name in frame.columns}
-    item = next((columns[name] for name in ("item", "item_id") if name in columns), None)
-    title = next((column for name, column in columns.items() if name.endswith("title")), None)
+    form = readers.INTER if path.lower().endswith(".item") else readers.format_of(path)
+    header = form.header(readers.existing(path))
+    item = next((name for name in ("item", "item_id") if name in header), None)
+    title = "title" if "title" in header else next((name for name in header if name.endswith("title")), None)
     if item is None or title is None:
-        msg = f"titles {path!r}: it has the columns {', '.join(columns)}; give item (or item_id) and title"
+        msg = f"titles {path!r}: it has the columns {', '.join(header)}; give item (or item_id) and title"
         raise InvalidInputError(msg)
-    return dict(zip(frame[item], frame[title], strict=True))
+    frame = form.frame(Path(path))
+    items, names = (frame.iloc[:, header.index(name)] for name in (item, title))
+    return dict(zip(map(str, items), map(str, names), strict=True))

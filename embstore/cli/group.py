@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from keyword import iskeyword
 from typing import Any
 
@@ -87,21 +90,40 @@ class Verbs(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(verb.ljust(width), text) for verb, text in verbs.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments before the verb, of which --help and --version write already."""
+        with _errors_told(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; what it raises on purpose becomes one line and an exit code, anything else is a traceback."""
-        try:
+        with _errors_told(ctx):
             return super().invoke(ctx)
-        except EmbstoreError as error:
-            _say(f"error: {told(' '.join(str(error).splitlines()), ctx.invoked_subcommand)}")
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            _say("")
-            ctx.exit(_INTERRUPTED)
-        except BrokenPipeError:
-            ctx.exit(_PIPE_CLOSED)
+
+
+@contextmanager
+def _errors_told(ctx: click.Context) -> Iterator[None]:
+    try:
+        try:
+            yield
+        except OSError as error:  # click itself has written
+            if error.errno != errno.ENOSPC:
+                raise
+            from embstore.cli.output import incomplete
+
+            raise incomplete(error) from error
+    except EmbstoreError as error:
+        _say(f"error: {told(' '.join(str(error).splitlines()), ctx.invoked_subcommand)}")
+        ctx.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("")
+        ctx.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        ctx.exit(_PIPE_CLOSED)
 
 
 def _say(line: str) -> None:
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    with suppress(OSError):  # the exit code says it too
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -40,11 +41,16 @@ def write(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except OSError as error:
-        _close_quietly()
         if error.errno == errno.EPIPE:
+            _close_quietly()
             raise
-        msg = f"standard output: {error.strerror or error}; the text is not complete"
-        raise StorageError(msg) from error
+        raise incomplete(error) from error
+
+
+def incomplete(error: OSError) -> StorageError:
+    """Return what to raise where standard output cannot be written; nothing more is written to it."""
+    _close_quietly()
+    return StorageError(f"standard output: {error.strerror or error}; the text is not complete")
 
 
 def _encoding() -> str:
@@ -80,13 +86,14 @@ def show(*parts: RenderableType | None) -> None:
     """Write parts with an empty line between; None is left out."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     width = None if is_terminal or "COLUMNS" in os.environ else _WIDE
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        for i, part in enumerate(part for part in parts if part is not None):
-            if i:
-                console.print()
-            console.print(part)
-    text = capture.get()
+    # Not captured from standard output, since rich writes to it even then.
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=is_terminal or None, width=width, highlight=False, markup=False, emoji=False)
+    for i, part in enumerate(part for part in parts if part is not None):
+        if i:
+            console.print()
+        console.print(part)
+    text = out.getvalue()
     write(text if is_terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
 

@@ -30,6 +30,7 @@ from embstore.formats.librecommender_tables import (
     Part,
     adam_steps,
     has_rows,
+    seed_of,
     with_state,
 )
 from embstore.lineage import check_message
@@ -223,8 +224,8 @@ def _trainer(saved: Saved, contents: Contents) -> dict[str, Any]:
 
 def _settings(theirs: Mapping[str, Any], dim: int | None) -> dict[str, Any]:
     """Return our trainer's settings by those of their BPR; of another model's only what any model has."""
-    lr, reg, seed = theirs.get("lr"), theirs.get("reg"), theirs.get("seed")
-    settings: dict[str, Any] = {"dim": dim, "seed": seed if type(seed) is int else 0}
+    lr, reg = theirs.get("lr"), theirs.get("reg")
+    settings: dict[str, Any] = {"dim": dim, "seed": seed_of(theirs.get("seed"))}
     if "use_tf" not in theirs:
         return settings
     counts = {ours: theirs.get(name) for name, ours in _SETTINGS.items()}

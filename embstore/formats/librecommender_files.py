@@ -228,7 +228,8 @@ def _members(path: Path) -> Iterator[tuple[str, NDArray[Any] | bytes]]:
                         yield name.removesuffix(".npy"), np.lib.format.read_array(file, allow_pickle=False)
                 else:
                     yield name.removesuffix(".npy"), pickled
-    except (OSError, EOFError, ValueError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+    # A RuntimeError where a file is encrypted, or packed by a method that Python has not.
+    except (OSError, EOFError, ValueError, MemoryError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         msg = f"{path}: cannot be read as arrays: {error}"
         raise InvalidInputError(msg) from error
 

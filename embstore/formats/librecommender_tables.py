@@ -128,12 +128,17 @@ def has_rows(array: Array, n_ids: int) -> bool:
     return array.ndim in (1, 2) and array.dtype.kind == "f" and len(array) in (n_ids, n_ids + 1)
 
 
+def seed_of(seed: object) -> int:
+    """Return a saved seed, or 0 where no table can have it."""
+    return seed if type(seed) is int and -(2**63) <= seed < 2**63 else 0
+
+
 class Builder:
     """Makes tables and gathers them in ``contents``."""
 
     def __init__(self, contents: Contents, seed: object) -> None:
         self.contents = contents
-        self._seed = seed if type(seed) is int and -(2**63) <= seed < 2**63 else 0
+        self._seed = seed_of(seed)
 
     def add(self, table: str, entity: str, state: Mapping[str, Array], *, source: str) -> None:
         """Add a table of some rows; one more than there are ids is for what is unknown."""

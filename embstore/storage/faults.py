@@ -15,6 +15,7 @@ from embstore.errors import DamagedStoreError, EmbstoreError, StorageError
 
 _FULL = ("no space left", "os error 28", "disk quota", "os error 122")
 _FORBIDDEN = ("permission denied", "os error 13", "read-only file system", "os error 30")
+_REFUSED_PATH = re.compile(r"Unable to \w+ (?:dir|file) (.+?): ")
 # What object stores and the way there say, by what is to be done about it; the first that fits counts.
 _REMOTE: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -80,7 +81,10 @@ def _told(error: BaseException, otherwise: type[EmbstoreError], what: str) -> Em
     if any(sign in text.lower() for sign in _FULL):
         return StorageError("the disk is full; free some room and try again, the store is as it was")
     if any(sign in text.lower() for sign in _FORBIDDEN):
-        return StorageError("the file system refuses to write or read here (read-only, or no permission); the store is as it was")
+        place = _place(error, text)
+        return StorageError(
+            f"the file system refuses to write or read {place} (read-only, or no permission); the store is as it was"
+        )
     for said, signs in _REMOTE:
         at = next((at for at in map(text.lower().find, signs) if at >= 0), None)
         if at is not None:
@@ -88,3 +92,9 @@ def _told(error: BaseException, otherwise: type[EmbstoreError], what: str) -> Em
     if otherwise is DamagedStoreError and "not found" in text.lower():
         what = f"{what}; what is expired while it is read must be pinned"
     return otherwise(f"storage {what} ({first[:300]})")
+
+
+def _place(error: BaseException, text: str) -> str:
+    """Return the path that was refused, where the error knows it."""
+    found = _REFUSED_PATH.search(text)
+    return str(getattr(error, "filename", None) or (found[1] if found else "here"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
@@ -46,6 +47,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where stores are made (default: the system's folder for temporary files)")
     parser.add_argument("--json", type=Path, help="a file to write all figures to")
     found = parser.parse_args()
+    if found.days < 1:
+        parser.error(f"--days {found.days}: give 1 or more")
+    if not 0 < found.scale < math.inf:
+        parser.error(f"--scale {found.scale}: give a number above zero")
+    if found.folder and not found.folder.is_dir():
+        parser.error(f"--folder {found.folder}: no such folder")
+    if found.json and not found.json.parent.is_dir():
+        parser.error(f"--json {found.json}: no such folder")
     unknown = set(found.sections) - {*SECTIONS, "all"}
     if unknown:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
