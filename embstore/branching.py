@@ -23,7 +23,7 @@ class Branching:
         return self._repo.tags()
 
     def branch(self, name: str, *, at: str = TRUNK, move: bool = False) -> None:
-        """Make a branch at a version, or with ``move`` point one that is there to it.
+        """Make a branch at a version; with ``move``, one that is there already is pointed to it.
 
         Raises
         ------

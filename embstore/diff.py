@@ -206,6 +206,8 @@ class Diff:
             return True
         if self.consumed.n_before != self.consumed.n_after:
             return False
+        if self.consumed.n_before == 0:  # there may be no users, or no items
+            return True
         before, after = _records_by_id(self.base), _records_by_id(self.target)
         same_pairs = np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
         return same_pairs and np.array_equal(before[2], after[2], equal_nan=True)

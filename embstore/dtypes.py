@@ -27,6 +27,6 @@ def check_shape(dim: object, dtype: object, what: str) -> None:
     if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= 1_000_000):
         msg = f"{what}: dim {dim!r}: give a whole number from 1, or None for one number a row"
         raise InvalidInputError(msg)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         msg = f"{what}: dtype {dtype!r}: use one of {', '.join(DTYPES)}"
         raise InvalidInputError(msg)

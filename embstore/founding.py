@@ -28,9 +28,12 @@ def found(location: Location, schema: Schema, durability: str, *, lineage: Mappi
     StoreExistsError
         If anything is there.
     InvalidInputError
-        For an unknown durability.
+        For an unknown durability, or a schema that is none.
     """
     root = root_attributes(durability)
+    if not isinstance(schema, Schema):
+        msg = f"schema {schema!r}: give a Schema of tables and entities"
+        raise InvalidInputError(msg)
 
     def write(writer: Writer) -> Described:
         writer.set_group("", {**root, "schema": schema.to_json()})

@@ -119,7 +119,8 @@ class IdMap:
         wanted = normalize_ids(ids, what=self.entity)
         given = id_type_of(wanted)
         if given and self.id_type and given != self.id_type:
-            msg = f"{self.entity} id {wanted[0]!r}: ids of {self.entity!r} are {self.id_type}, these are {given}; convert them"
+            mine = f"ids of {self.entity!r} are {self.id_type}"
+            msg = f"{self.entity} id {wanted.item(0)!r}: {mine}, these are {given}; convert them"
             raise IdTypeError(msg)
         return wanted
 

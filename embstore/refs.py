@@ -125,9 +125,19 @@ def _end_of(text: str) -> datetime:
     except ValueError as error:
         msg = f"date {text!r}: give it as 2026-11-01 or 2026-11-01T12:30:00"
         raise InvalidInputError(msg) from error
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
     step = timedelta(days=1) if len(text) <= len("2026-11-01") else timedelta(microseconds=1)
-    return min(moment, datetime.max.replace(tzinfo=UTC) - step) + step
+    return min(in_utc(moment), datetime.max.replace(tzinfo=UTC) - step) + step
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, which is meant where it has no zone; one outside the calendar there is its first or last."""
+    if moment.utcoffset() is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        end = datetime.min if moment.year == datetime.min.year else datetime.max
+        return end.replace(tzinfo=UTC)
 
 
 def check_free(name: str, kind: str, taken: Mapping[str, str]) -> None:
@@ -137,9 +147,9 @@ def check_free(name: str, kind: str, taken: Mapping[str, str]) -> None:
         raise NameExistsError(msg)
 
 
-def check_known(name: str, kind: str, known: Mapping[str, str]) -> None:
+def check_known(name: object, kind: str, known: Mapping[str, str]) -> None:
     """Raise UnknownRefError if there is no branch or tag of that name."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         msg = f"{kind} {name!r}: there is {', '.join(known) or 'none'}"
         raise UnknownRefError(msg)
 

@@ -26,7 +26,7 @@ class Retaining:
         Parameters
         ----------
         older_than
-            A moment, an age, or an age as text: ``"30d"``, ``"12h"``.
+            A moment (without a zone it is UTC), an age, or an age as text: ``"30d"``, ``"12h"``.
         dry_run
             Only report.
         tags
@@ -37,7 +37,7 @@ class Retaining:
         UnknownRefError
             If there is no such tag.
         InvalidInputError
-            For an age that cannot be read.
+            For an age that cannot be read, and for tags that are no list.
         DamagedStoreError
             If a version cannot be read; nothing is forgotten then.
         StorageError

@@ -20,9 +20,9 @@ from embstore.version import View
 def consumed_changes(base: View, target: View) -> ConsumedChanges:
     """Return what the consumed record gained; where ``base``'s segments do not begin ``target``'s, all of it anew."""
     if not {USER, ITEM} <= set(target.schema.entities or {}):
-        return ConsumedChanges(reset=bool(RecordState.read(base.reader).segments))
+        return ConsumedChanges(reset=bool(RecordState.read(base.reader).segments), n_before=_n_pairs(base))
     before, after = RecordState.read(base.reader).segments, RecordState.read(target.reader).segments
-    n_before = len(base.consumed) if {USER, ITEM} <= set(base.schema.entities or {}) else 0
+    n_before = _n_pairs(base)
     users, items = target.ids(USER), target.ids(ITEM)
     if [s.name for s in after[: len(before)]] != [s.name for s in before]:
         records = target.consumed.records()
@@ -44,6 +44,10 @@ def consumed_changes(base: View, target: View) -> ConsumedChanges:
         n_before=n_before,
         n_after=len(target.consumed) if len(dropped_users) or len(dropped_items) else n_before + len(records),
     )
+
+
+def _n_pairs(view: View) -> int:
+    return len(view.consumed) if {USER, ITEM} <= set(view.schema.entities or {}) else 0
 
 
 def _dropped(base: View, entity: str, parts: Sequence[Rows]) -> Ids:

@@ -5,7 +5,7 @@ Everything here is a frozen dataclass that survives JSON in both directions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -123,7 +123,7 @@ class TableSpec:
             if not self.dtype.startswith("int"):
                 msg = f"table {self.name!r}: rows_of={self.rows_of!r} needs a signed integer dtype, not {self.dtype}"
                 raise InvalidInputError(msg)
-        object.__setattr__(self, "slots", tuple(self.slots))
+        object.__setattr__(self, "slots", _all_of(SlotSpec, self.slots, f"table {self.name!r}: slots"))
         names = [slot.name for slot in self.slots]
         if len(set(names)) < len(names):
             msg = f"table {self.name!r}: slots {names}: each name once"
@@ -187,7 +187,10 @@ class Schema:
     entities: Mapping[str, IdType | None] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", tuple(self.tables))
+        object.__setattr__(self, "tables", _all_of(TableSpec, self.tables, "tables"))
+        if not isinstance(self.entities, Mapping | None):
+            msg = f"entities {self.entities!r}: give a mapping such as {{'user': 'str', 'item': None}}"
+            raise InvalidInputError(msg)
         entities: dict[str, IdType | None] = {}
         for name, id_type in (self.entities or {}).items():
             entities[check_name(name, "entity")] = None if id_type is None else check_id_type(id_type)
@@ -247,6 +250,15 @@ class Schema:
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
         """Return the schema that ``to_json`` gave."""
         return cls(tuple(TableSpec.from_json(t) for t in data["tables"]), data["entities"])
+
+
+def _all_of(kind: type, given: object, what: str) -> tuple[Any, ...]:
+    """Return specs as a tuple; raise InvalidInputError if they are no list of this kind."""
+    specs = tuple(given) if isinstance(given, Iterable) else (None,)
+    if all(isinstance(spec, kind) for spec in specs):
+        return specs
+    msg = f"{what} {given!r}: give a list of {kind.__name__}"
+    raise InvalidInputError(msg)
 
 
 def with_slot(table: TableSpec, slot: SlotSpec) -> TableSpec:

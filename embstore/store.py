@@ -14,6 +14,7 @@ from embstore.diff import Diff
 from embstore.errors import UnknownRefError
 from embstore.founding import found, open_repo
 from embstore.history import ancestors, blame, compare
+from embstore.lineage import check_message
 from embstore.merge import Merge
 from embstore.refs import resolve
 from embstore.replay import replay
@@ -52,11 +53,11 @@ def create(
     StoreExistsError
         If anything is there.
     InvalidInputError
-        For another kind of URL, or another durability.
+        For another kind of URL, another durability, or a schema that is none.
     StorageError
         If the place cannot be written, or is behind a server that ignores the conditions of a write.
     """
-    return Store(found(Location(url, storage_options), schema or Schema(), durability))
+    return Store(found(Location(url, storage_options), Schema() if schema is None else schema, durability))
 
 
 def open(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Store:  # noqa: A001
@@ -192,7 +193,11 @@ class Store(Branching, Retaining):
             If there is no such version or branch.
         ConflictError
             If the branch moves meanwhile.
+        InvalidInputError
+            For a message that says nothing.
         """
+        if message is not None:
+            check_message(message)
         target = self.at(ref)
         with self.checkout(branch) as work:
             comparison = compare(work.version, target, self._version)
@@ -201,7 +206,7 @@ class Store(Branching, Retaining):
             if kept is not None and comparison.target_rows_stay:
                 work.consumed.truncate(kept)
             work.lineage["reverted_to"] = target.id
-            return work.commit_here(message or f"revert to {ref}", metadata=target.metadata)
+            return work.commit_here(f"revert to {ref}" if message is None else message, metadata=target.metadata)
 
     def compact(self, branch: str = TRUNK) -> Version:
         """Fold every table and merge index and record, as a version with an empty diff; the tip, where nothing is to be done.
@@ -236,7 +241,7 @@ class Store(Branching, Retaining):
         UnknownIdError
             If the entity does not have the id.
         UnknownNameError
-            If there is no such entity or table.
+            If there is no such entity or table, or the table is another entity's.
         """
         return blame(self.at(), entity, id, table=table, find=self._version)
 

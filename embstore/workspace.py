@@ -13,7 +13,7 @@ from embstore.columns import TableRows
 from embstore.consumed import ITEM, USER, StagedConsumed
 from embstore.dense import StagedDense
 from embstore.entity import StagedIds
-from embstore.errors import SchemaMismatchError, StaleCheckoutError
+from embstore.errors import InvalidInputError, SchemaMismatchError, StaleCheckoutError
 from embstore.growth import append_ids, fill_table, zero_rows
 from embstore.ids import IdMap
 from embstore.names import IdType, check_id_type, check_name
@@ -113,6 +113,9 @@ class Workspace(View):
             If the checkout is closed.
         """
         self.check_open()
+        if not isinstance(init, Mapping | None):
+            msg = f"init {init!r}: give a mapping of table names and arrays"
+            raise InvalidInputError(msg)
         tables = [self.table_rows(spec.name) for spec in self._tables_of(entity)]
         return append_ids(self.ids(entity), tables, ids, init or {})
 

@@ -234,7 +234,9 @@ def test_train_of_a_run_happens_once(path: Path, tmp_path: Path) -> None:
     """The same run again gives the version that there is, so a job may be started twice."""
     file = pairs_file(tmp_path, "user,item\n1,a\n")
     arguments = ("train", path, file, "-m", "x", "--run", "2026-11-22")
-    assert json_of(*arguments)["id"] == json_of(*arguments)["id"]
+    made = json_of(*arguments)["id"]
+    assert text_of(*arguments) == f"main  {made[:8]}  as it was: the run 2026-11-22 is done already\n"
+    assert json_of(*arguments)["id"] == made == embstore.open(path).at().id
 
 
 def test_train_with_validation(path: Path, tmp_path: Path) -> None:
@@ -270,9 +272,19 @@ def test_quiet_leaves_what_was_asked_for(path: Path) -> None:
     assert text_of("-q", "ids", path, "user") == text_of("ids", path, "user")
 
 
-def test_refused_message_changes_nothing(path: Path) -> None:
+@pytest.mark.parametrize("verb", ["append {} user -", "revert {} v1"])
+def test_refused_message_changes_nothing(path: Path, verb: str) -> None:
     """A message has to say something."""
     before = files_of(path)
-    code, message = error_of("append", path, "user", "-", "-m", "  ", input="7\n")
+    code, message = error_of(*verb.format(path).split(), "-m", "  ", input="7\n")
     assert (code, message) == (InvalidInputError.exit_code, "message '  ': say in text what this version is")
     assert files_of(path) == before
+
+
+def test_a_message_that_says_nothing_is_listed(path: Path) -> None:
+    """Versions from when such messages were taken have a line like any other."""
+    with embstore.open(path).checkout("exp") as work:
+        work.append("user", [7])
+        version = work.commit_here(" \n", {})
+    assert text_of("log", path, "exp").splitlines()[1].startswith(version.id[:8])
+    assert version.id[:8] in text_of("branch", path)

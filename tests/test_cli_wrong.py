@@ -75,6 +75,8 @@ WRONG: list[tuple[str, int, str]] = [
     ("branch {store} .x", 2, "branch name '.x'"),
     ("branch {store} b --at nope", 3, "ref 'nope'"),
     ("branch {store} main --delete", 5, "branch 'main': it stays; move it with --at REF --move"),
+    ("branch {store} nope --move --at v1", 3, "branch 'nope': there is exp, main"),
+    ("branch {store} v1 --move", 3, "branch 'v1': there is exp, main"),
     ("branch {store} nope --delete", 3, "branch 'nope': there is exp, main"),
     # files
     ("train {store} {new} -m x", 2, "new: the ending tells the format"),

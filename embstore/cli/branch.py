@@ -38,6 +38,10 @@ def branch(store: str, name: str | None, *, at: str | None, move: bool, delete: 
         opened.delete_branch(name)
         _report(opened, "branch", name, deleted=True, as_json=as_json)
     else:
+        if move:
+            from embstore.refs import check_known
+
+            check_known(name, "branch", opened.branches())
         opened.branch(name, at=at or "main", move=move)
         _report(opened, "branch", name, deleted=False, as_json=as_json)
 

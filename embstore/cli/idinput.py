@@ -89,8 +89,7 @@ def _column(path: str, entity: str) -> Any:
 def _lines(path: str) -> list[str]:
     """Return the lines that are not empty."""
     try:
-        data = sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes()
-        text = data.decode("utf-8-sig")
+        text = _bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise _no_file(path) from error
     except UnicodeDecodeError as error:
@@ -100,6 +99,12 @@ def _lines(path: str) -> list[str]:
         msg = f"{_called(path)}: cannot be read: {error.strerror or error}"
         raise InvalidInputError(msg) from error
     return [line for line in text.replace("\r\n", "\n").split("\n") if line]
+
+
+def _bytes(path: str) -> bytes:
+    if path != STDIN:
+        return Path(path).read_bytes()
+    return sys.stdin.buffer.read() if sys.stdin is not None else b""  # closed by who started us
 
 
 def _no_file(path: str) -> InvalidInputError:

@@ -11,6 +11,7 @@ from embstore.cli import options
 
 if TYPE_CHECKING:
     from embstore.interactions import Interactions
+    from embstore.store import Store
     from embstore.trainer import Trainer
     from embstore.version import Version
 
@@ -70,7 +71,6 @@ def train(
     fail, the work goes to a branch of its own, from where the verb merge or another train of the same --run brings it home.
     """
     from embstore.cli.settings import choose_trainer
-    from embstore.cli.versions import report_made
     from embstore.progress import progress
     from embstore.training import fit
 
@@ -96,7 +96,7 @@ def train(
             run=run,
             progress=lambda epoch, metrics: step(epoch, _figures(metrics)),
         )
-    report_made(made, opened, branch=branch, as_json=as_json)
+    _report(made, opened, version, branch=branch, run=run, as_json=as_json)
 
 
 @click.command()
@@ -135,7 +135,6 @@ def fold_in(
     """
     import embstore
     from embstore.cli.settings import choose_trainer
-    from embstore.cli.versions import report_made
     from embstore.progress import progress
 
     policy = options.parse_policy(on_conflict)
@@ -154,7 +153,17 @@ def fold_in(
             on_conflict=policy,
             run=run,
         )
-    report_made(made, opened, branch=branch, as_json=as_json)
+    _report(made, opened, version, branch=branch, run=run, as_json=as_json)
+
+
+def _report(made: Version, store: Store, before: Version, *, branch: str, run: str | None, as_json: bool) -> None:
+    """Say what was made; where the branch is at what it was ``before``, that an earlier call of this run has made it."""
+    from embstore.cli.versions import report_made, report_unchanged
+
+    if store.branches().get(branch) == before.id:
+        report_unchanged(made, store, branch=branch, why=f"as it was: the run {run} is done already", as_json=as_json)
+    else:
+        report_made(made, store, branch=branch, as_json=as_json)
 
 
 def read_pairs(path: str, version: Version, columns: tuple[str, ...]) -> Interactions:

@@ -61,8 +61,8 @@ def document(version: Version, refs: Refs) -> dict[str, Any]:
 
 
 def subject(version: Version) -> str:
-    """Return the first line of the message."""
-    return printable(version.message.strip().splitlines()[0])
+    """Return the first line of the message; nothing where it says nothing."""
+    return printable(next(iter(version.message.strip().splitlines()), ""))
 
 
 def log_table(versions: Sequence[Version], refs: Refs, *, graph: Sequence[str] = ()) -> Table:

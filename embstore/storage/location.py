@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 import icechunk
 from filelock import FileLock, Timeout
 
-from embstore.errors import InvalidInputError, StorageError
+from embstore.errors import InvalidInputError, StorageError, StoreNotFoundError
 from embstore.storage.faults import reading
-from embstore.storage.object_store import ObjectPlace, is_object_url
+from embstore.storage.loop import check_process
+from embstore.storage.object_store import SCHEMES, ObjectPlace, is_object_url
 from embstore.storage.place_options import without_secrets
 
 LOCK_NAME = "embstore.lock"
@@ -116,6 +117,26 @@ class Location:
             msg = f"{self.path}: cannot be looked into ({error.strerror}); check its permissions"
             raise StorageError(msg) from error
 
+    def check_there(self) -> None:
+        """Raise what tells why nothing is found in a folder: the engine makes it again, and what it may not read is not there.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If the store is gone.
+        StorageError
+            If there is no permission to read in it.
+        """
+        if self.path is None:
+            return
+        for folder in (self.path, self.path / "snapshots"):
+            if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+                msg = f"{folder}: cannot be looked into (no permission); check its permissions"
+                raise StorageError(msg)
+        if not os.path.isdir(self.path / "refs"):
+            msg = f"store {self.url}: it is not there any more; open it where it is now, or make another"
+            raise StoreNotFoundError(msg)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the one lock that every move of a branch or tag takes; a thread may take it again while it has it.
@@ -124,13 +145,19 @@ class Location:
 
         Raises
         ------
+        StoreNotFoundError
+            If the store is gone; a lock file would make its folder again.
         StorageError
             If the lock file cannot be made, or another process holds the lock for ten minutes.
+        ForkedError
+            In a forked child, which would keep the lock from its parent while it hangs.
         """
+        check_process()
         if self.path is None:
             with self._memory_entry()[1] if self.place is None else nullcontext():
                 yield
             return
+        self.check_there()
         lock = FileLock(self.path / LOCK_NAME, timeout=_LOCK_SECONDS, is_singleton=True)
         try:
             lock.acquire()
@@ -155,6 +182,10 @@ class Location:
 
 
 def _take_apart(text: str) -> tuple[Path | None, str]:
+    scheme, colon, _ = text.partition(":")
+    if "://" not in text and colon and scheme.lower() in (*SCHEMES, "file", "memory"):
+        msg = f"store {without_secrets(text)!r}: two slashes come after {scheme}:; {_GIVE}"
+        raise InvalidInputError(msg)
     if "://" not in text:
         return Path(text).expanduser().absolute(), ""
     if text.startswith("memory://"):

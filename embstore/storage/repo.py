@@ -90,6 +90,7 @@ class Repo:
                 n_seen += 1
                 yield snapshot
         except DamagedStoreError:
+            self.location.check_there()
             # What this handle has read before may lead to what somebody has expired and collected since.
             yield from islice(walk(self.reopened(), snapshot_id), n_seen, None)
 
@@ -99,10 +100,15 @@ class Repo:
         with reading():
             if served is not None:
                 return served.branches()
-            return {name: engine.lookup_branch(name) for name in sorted(engine.list_branches()) if not is_hidden(name)}
+            found = {name: engine.lookup_branch(name) for name in sorted(engine.list_branches()) if not is_hidden(name)}
+        if not found:
+            self.location.check_there()
+        return found
 
-    def branch(self, name: str) -> str | None:
+    def branch(self, name: object) -> str | None:
         """Return the state that a branch points to; None if there is no such branch."""
+        if not isinstance(name, str):
+            return None
         served = self._served
         if served is None or not is_name(name):
             return self.branches().get(name)
@@ -151,12 +157,16 @@ class Repo:
     @property
     def leases(self) -> Place:
         """Return where the leases of the store are kept."""
+        check_process()
         return place_of(self.location, lambda: self._engine)
 
     def reopened(self) -> icechunk.Repository:
         """Return the engine as one that has read nothing yet, and go on with it."""
-        self._repository = open_engine(self.location.storage())
-        return self._engine
+        check_process()
+        self.location.check_there()
+        with reading():
+            self._repository = open_engine(self.location.storage())
+        return self._repository
 
     def sync(self) -> None:
         """Wait until all that was written is on the disk, where commits do."""

@@ -73,6 +73,37 @@ def test_an_entity_dropped_and_added_again(filled: Store, ids: list[object]) -> 
     )
 
 
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_a_diff_where_the_other_side_is_missing(url: str, entity: str) -> None:
+    """Where there are only users, or only items, nobody has had anything: versions are compared all the same."""
+    store = embstore.create(url, schema=Schema(entities={entity: "int64"}))
+    work = store.checkout()
+    work.append(entity, [1, 2])
+    first = work.commit("first")
+    work.remove(entity, [2])
+    work.commit("second")
+    diff = store.diff(first.id)
+    assert (diff.is_empty, diff.consumed.n_before, diff.consumed.n_after) == (False, 0, 0)
+    assert (store.diff("main").is_empty, store.diff("main", first.id).is_empty) == (True, False)
+    store.revert(first.id)
+    assert (store.diff(first.id).is_empty, store.diff("main", "main~1").is_empty) == (True, False)
+
+
+def test_a_diff_to_where_there_are_no_users(filled: Store) -> None:
+    """The pairs that the base has are counted, also where the target has no users or items."""
+    diff = filled.diff("main", "main~1")
+    assert (diff.consumed.n_before, diff.consumed.n_after) == (5, 0)
+    first = embstore.create(f"{filled.url}-bare")
+    work = first.checkout()
+    work.add_entity("user")
+    work.add_entity("item")
+    work.consumed.append(work.append("user", [1, 1]), work.append("item", [1, 2]))
+    work.commit("pairs")
+    back = first.diff("main", "main~1")
+    assert (back.consumed.n_before, back.consumed.n_after, back.is_empty) == (2, 0, False)
+    assert "consumed: 2 -> 0 pairs" in str(back)
+
+
 def test_no_record_outlives_its_entities(url: str) -> None:
     """A version without users has no records; users that come later do not inherit any."""
     store = embstore.create(url)

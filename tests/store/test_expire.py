@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from embstore.expiry import moment_of
 from embstore.lineage import trained_by
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+EAST = timezone(timedelta(hours=14))
 
 
 def grow(store: Store, day: int, *, branch: str = "main", **lineage: object) -> Version:
@@ -68,13 +69,29 @@ def content(version: Version) -> dict[str, Any]:
         (timedelta(days=1), NOW - timedelta(1)),
         (datetime(2026, 11, 1), datetime(2026, 11, 1, tzinfo=UTC)),  # noqa: DTZ001
         (NOW + timedelta(hours=3), NOW + timedelta(hours=3)),
+        (NOW.astimezone(EAST), NOW),
+        (datetime.min.replace(tzinfo=EAST), datetime.min.replace(tzinfo=UTC)),
+        (datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))), datetime.max.replace(tzinfo=UTC)),
         ("999999999w", datetime(1970, 1, 1, tzinfo=UTC)),
         (timedelta.max, datetime(1970, 1, 1, tzinfo=UTC)),
     ],
 )
 def test_an_age_is_a_moment(older_than: Any, moment: datetime) -> None:
-    """A moment, an age, or an age as text; as old as can be is no error."""
-    assert moment == moment_of(older_than, NOW)
+    """A moment, an age, or an age as text, always told in UTC; as old as can be is no error."""
+    found = moment_of(older_than, NOW)
+    assert (moment, UTC) == (found, found.tzinfo)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime.now(EAST) + timedelta(1), datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=UTC)],
+    ids=["tomorrow", "first", "last"],
+)
+def test_a_moment_of_another_zone(store: Store, days: list[Version], moment: datetime) -> None:
+    """Wherever on earth it is told, and however far off it is, versions expire and are collected by it."""
+    expired = store.expire(moment, dry_run=False)
+    assert (len(expired.expired), store.gc(moment, dry_run=False).ok) == (0 if moment.year == 1 else len(days), True)
+    assert (store.at(), store.verify().problems) == (days[-1], [])
 
 
 @pytest.mark.parametrize("older_than", ["", "30", "d", "-1d", "30 days", "1d2h", timedelta(-1), 30, None, "2026-11-01"])

@@ -110,6 +110,9 @@ def _acts(store: Store) -> dict[str, Callable[[], object]]:
         "create in memory": lambda: embstore.create("memory://in-a-child"),
         "unpickle": lambda: pickle.loads(packed).entities,
         "export": lambda: store.export(f"{url}-export"),
+        "pin": lambda: fresh.pin().__enter__(),
+        "gc": lambda: store.gc("0s"),
+        "expire": lambda: store.expire("0s"),
     }
 
 

@@ -60,10 +60,11 @@ for act in (
     lambda: store.branch("new"),
     lambda: store.tag("new"),
     lambda: store.revert("main~1"),
-    lambda: store.export(os.path.join(place, "export")),
-    lambda: embstore.create(os.path.join(place, "new")),
 ):
     refused(act, "read-only", "refuses")
+new = os.path.join(place, "new")
+for act in (lambda: store.export(new), lambda: embstore.create(new)):
+    refused(act, f"refuses to write or read {new} (read-only, or no permission)")
 assert (len(work.ids("user")), store.tags()) == (110, {})
 whole(store, tip)
 print("done")
@@ -109,8 +110,22 @@ print("done")
 """
 
 
-def run_mounted(mount: str, place: Path, script: str) -> None:
-    """Run ``script`` with ``place`` as its argument where ``mount`` has mounted a file system there."""
+FORBIDDEN = """
+store = embstore.open(place)
+os.chmod(os.path.join(place, "snapshots"), 0)
+try:
+    for act in (lambda: embstore.open(place), store.at, lambda: list(store.log()), store.checkout, lambda: store.branch("new")):
+        refused(act, "snapshots: cannot be looked into (no permission)")
+finally:
+    os.chmod(os.path.join(place, "snapshots"), 0o755)
+whole(store, store.branches()["main"])
+print("done")
+"""
+WITHOUT_PRIVILEGES = "setpriv --bounding-set -all"  # root, too, may then read only what its permissions say
+
+
+def run_mounted(mount: str, place: Path, script: str, *, by: str = "") -> None:
+    """Run ``script`` with ``place`` as its argument where ``mount`` has mounted a file system there, perhaps ``by`` a command."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     done = subprocess.run(
         [
@@ -119,7 +134,7 @@ def run_mounted(mount: str, place: Path, script: str) -> None:
             "--mount",
             "sh",
             "-c",
-            f'{mount} && exec "$0" -c "$1" "$2"',
+            f'{mount} && exec {by} "$0" -c "$1" "$2"',
             sys.executable,
             HEAD + script,
             str(place),
@@ -169,3 +184,8 @@ def test_a_disk_that_becomes_full(tmp_path: Path) -> None:
 def test_a_disk_without_room_for_more_files(tmp_path: Path) -> None:
     """Bytes are free, but no files: the same."""
     run_mounted(f"mount -t tmpfs -o size=60m,nr_inodes=90 tmpfs '{tmp_path}'", tmp_path, FILLED)
+
+
+def test_a_folder_that_may_not_be_read(prepared: Store) -> None:
+    """It is told what is forbidden, not that versions are lost."""
+    run_mounted("true", Path(prepared.url), FORBIDDEN, by=WITHOUT_PRIVILEGES)

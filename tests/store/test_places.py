@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,19 @@ def test_urls_that_are_none(url: Any) -> None:
         assert repr(url)[1:-1] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["s3:/bucket/x", "S3:bucket/x", "gs:/b", "az:c", "memory:", "memory:/x", "file:relative", "file:/x"]
+)
+def test_urls_with_a_slash_too_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """They make no folder of that name; a path that says where it begins may be called so."""
+    monkeypatch.chdir(tmp_path)
+    for act in (embstore.open, embstore.create):
+        with pytest.raises(InvalidInputError, match=f"store '{url}': two slashes come after {url.partition(':')[0]}:; give"):
+            act(url)
+    assert list(tmp_path.iterdir()) == []
+    assert embstore.create(f"./{url}").url == str(tmp_path / url)
+
+
 def test_urls_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path, a relative one, a Path, file:// with and without encoding: all the same store."""
     place = tmp_path / "a store é"
@@ -192,6 +206,25 @@ def test_memory_lives_in_this_process(url: str) -> None:
         embstore.create(url)
     with pytest.raises(StoreNotFoundError):
         embstore.open(f"{url}-other")
+
+
+def test_a_store_that_is_gone(tmp_path: Path) -> None:
+    """Where the folder is deleted under a handle every call says so, and none makes it again."""
+    place = tmp_path / "s"
+    store = embstore.create(place, schema=SOME)
+    version, work = store.at(), store.checkout()
+    work.append("user", ["a"])
+    acts: list[Callable[[], object]] = [
+        *(store.at, store.branches, store.checkout, store.compact, store.verify, lambda: list(store.log())),
+        *(lambda: store.gc("0s"), lambda: store.expire("0s"), lambda: store.branch("b"), lambda: store.tag("t")),
+        *(lambda: work.commit("x"), lambda: version.pin().__enter__(), lambda: store.export(tmp_path / "export")),
+    ]
+    shutil.rmtree(place)
+    for act in acts:
+        with pytest.raises(StoreNotFoundError, match="not there any more"):
+            act()
+    work.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_schema_is_stored(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ EXIT_CODES = {
     "NonFiniteError": 5,
 }
 BAD_NAMES = ["", "-a", ".a", "_a", "a b", "a/b", "é", "x" * 65, "a\n", "\n", "..", "main~1", "a\0", "a@b", None, 5, b"a"]
+BAD_MESSAGES = ["", "  ", "\n", None, 5, "\ud800"]
 # What can be no id, and what the message shows of it.
 BAD_IDS: list[tuple[Any, str]] = [
     ([""], "empty"),
@@ -137,6 +138,7 @@ STORE_CASES: list[tuple[str, str, Callable[[Store], object]]] = [
     ("UnknownNameError", "nobody", lambda s: s.at().ids("nobody")),
     *(("InvalidInputError", "branch", lambda s, name=name: s.branch(name)) for name in BAD_NAMES),
     *(("InvalidInputError", "tag", lambda s, name=name: s.tag(name)) for name in BAD_NAMES),
+    *(("InvalidInputError", "message", lambda s, m=m: s.revert("main~1", message=m)) for m in BAD_MESSAGES if m is not None),
 ]
 
 
@@ -174,7 +176,7 @@ ONE, TWO = np.ones((1, 4)), np.ones((2, 4))
 CHECKOUT_CASES: list[tuple[str, str, Callable[[Checkout], object]]] = [
     ("IdTypeError", "'1'", lambda w: w.append("user", ["1"])),
     ("IdTypeError", "'x'", lambda w: w.append("user", [4, "x"])),
-    ("IdTypeError", "1", lambda w: w.append("item", [1])),
+    ("IdTypeError", "item id 1: ids of", lambda w: w.append("item", [1])),
     ("IdTypeError", "1", lambda w: w.ids("item").rows([1], missing=-1)),
     ("UnknownIdError", "3", lambda w: w.ids("user").rows([3])),
     ("UnknownIdError", "3", lambda w: w.remove("user", [1, 3])),
@@ -227,13 +229,13 @@ CHECKOUT_CASES: list[tuple[str, str, Callable[[Checkout], object]]] = [
     ("InvalidInputError", "300", lambda w: w.table("user").add_slot(SlotSpec("t", None, "uint8", fill=300))),
     ("InvalidInputError", "-1", lambda w: w.table("user").add_slot(SlotSpec("t", None, "uint8", fill=-1))),
     ("InvalidInputError", "nan", lambda w: w.table("user").add_slot(SlotSpec("t", None, fill=float("nan")))),
-    *(("InvalidInputError", "message", lambda w, text=text: w.commit(text)) for text in ("", "  ", "\n", None, 5, "\ud800")),
+    *(("InvalidInputError", "message", lambda w, text=text: w.commit(text)) for text in BAD_MESSAGES),
     ("InvalidInputError", "metadata", lambda w: w.commit("x", metadata={"a": object()})),
     ("InvalidInputError", "metadata", lambda w: w.commit("x", metadata={"a": float("nan")})),
     ("InvalidInputError", "metadata", lambda w: w.commit("x", metadata={"a": {1, 2}})),
     ("InvalidInputError", "metadata", lambda w: w.commit("x", metadata={"a": "x" * 70_000})),
     ("InvalidInputError", "metadata", lambda w: w.commit("x", metadata=[1, 2])),  # type: ignore[arg-type]
-    *(("InvalidInputError", "branch", lambda w, n=n: w.commit("x", branch=n)) for n in BAD_NAMES if n not in (None, "")),
+    *(("InvalidInputError", "branch", lambda w, n=n: w.commit("x", branch=n)) for n in BAD_NAMES if n is not None),
     ("InvalidInputError", "never", lambda w: w.commit("x", on_conflict="never")),
 ]
 
