@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore import Checkout, InvalidInputError, Normal, Schema, SlotSpec, TableSpec, View, dense_feature, sparse_feature
+from embstore import Checkout, InvalidInputError, Normal, Schema, TableSpec, View, dense_feature, sparse_feature
+from trainers.learned_arrays import adam_slots
 
 SIDES = ("user", "item")
 Rows = NDArray[np.int64]
@@ -119,10 +120,9 @@ def _columns(trainer: HasColumns, side: str) -> Iterator[Column]:
 
 def schema_of(columns: Sequence[Column], prefix: str, width: int, *, init_std: float, seed: int) -> Schema:
     """Return the tables of features, and for each entity a table ``<prefix>.<entity>`` of vectors with row-lazy Adam's slots."""
-    slots = (SlotSpec("exp_avg", width), SlotSpec("exp_avg_sq", width), SlotSpec("step", None, "int32"))
     features = [column.feature for column in columns if column.feature is not None]
     vectors = [
-        TableSpec(f"{prefix}.{entity}", entity, width, slots=slots, init=Normal(init_std), seed=seed)
+        TableSpec(f"{prefix}.{entity}", entity, width, slots=adam_slots(width), init=Normal(init_std), seed=seed)
         for entity in entities_of(columns)
     ]
     return Schema((*features, *vectors))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embstore import Checkout, Normal, SlotSpec, TableSpec, View, Zeros
+from embstore import Checkout, Normal, TableSpec, View, Zeros
+from trainers.learned_arrays import adam_slots
 from trainers.row_adam import row_adam_
 
 I64 = NDArray[np.int64]
@@ -91,8 +92,7 @@ class Side:
 
 
 def _spec(name: str, entity: str, dim: int | None, init: Normal | Zeros, seed: int) -> TableSpec:
-    slots = (*(SlotSpec(moment, dim) for moment in _MOMENTS), SlotSpec(_STEP, None, "int32"))
-    return TableSpec(name, entity, dim, slots=slots, init=init, seed=seed)
+    return TableSpec(name, entity, dim, slots=adam_slots(dim), init=init, seed=seed)
 
 
 def _side_by_side(columns: list[Floats], n_rows: int) -> Floats:
